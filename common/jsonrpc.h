@@ -30,7 +30,7 @@ enum jsonrpc_code {
 };
 
 struct jsonrpc_error {
-	int code;	   /* 0: no error */
+	int code;          /* 0: no error */
 	char message[256]; /* what is wrong and what would be right */
 	char field[128];   /* JSON pointer of the wrong parameter, or "" */
 };
@@ -75,8 +75,7 @@ int jsonrpc_server_fd(const struct jsonrpc_server *server);
 void jsonrpc_server_run(struct jsonrpc_server *server);
 
 /* Sends a notification (no id) to every connection. `params` stays the caller's. */
-void jsonrpc_server_notify(
-	struct jsonrpc_server *server, const char *method, const cJSON *params);
+void jsonrpc_server_notify(struct jsonrpc_server *server, const char *method, const cJSON *params);
 
 /* Closes everything, removes the socket's file. Accepts NULL. */
 void jsonrpc_server_destroy(struct jsonrpc_server *server);

@@ -14,7 +14,7 @@
 
 struct ep_prefix {
 	uint8_t family; /* AF_INET or AF_INET6 */
-	uint8_t len;	/* bits */
+	uint8_t len;    /* bits */
 	union {
 		struct in_addr v4;
 		struct in6_addr v6;
