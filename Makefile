@@ -25,20 +25,40 @@ endif
 PROGRAMS :=
 UNIT_TESTS :=
 FUZZERS :=
+GUEST_PROGRAMS :=
+
+# The folders' makefiles ask pkg-config while they are read. On a machine that lacks packages, make
+# therefore installs them and starts over. `make PACKAGES=unchecked` trusts what is there.
+GOALS := $(or $(MAKECMDGOALS),all)
+ifneq ($(filter-out help clean demo-down,$(GOALS)),)
+ifneq ($(PACKAGES),unchecked)
+MISSING_PACKAGES := $(shell deps/install-packages --missing)
+endif
+endif
+ifneq ($(MISSING_PACKAGES),)
+.PHONY: $(GOALS) with-packages
+$(GOALS): with-packages ;
+with-packages:
+	deps/install-packages
+	+$(MAKE) PACKAGES=unchecked $(GOALS)
+else
 
 include $(wildcard deps/module.mk common/module.mk dataplane/module.mk pvm/module.mk cvm/module.mk \
 	hostd/module.mk controller/module.mk image/module.mk testbed/module.mk tests/module.mk)
 
 # Flags that only some folders need are target-specific variables set in their module.mk:
 #   $(B)/obj/dataplane/%.o: MOD_CFLAGS += ...
-$(B)/obj/%.o: %.c
+$(B)/obj/%.o: %.c | $(DEPS_STAMPS)
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(MOD_CPPFLAGS) $(ALL_CFLAGS) $(MOD_CFLAGS) -MMD -MP -c -o $@ $<
 
 -include $(shell find $(B)/obj -name '*.d' 2>/dev/null)
 
-.PHONY: all unit format lint clean help
+.PHONY: all prepare unit format lint clean help
 all: $(PROGRAMS) ## Build every program
+
+prepare: $(DEPS_STAMPS) $(PROGRAMS) ## Make everything that tests and the demo need
+	@:
 
 unit: $(UNIT_TESTS) ## Build and run the unit tests
 	@failed=0; for t in $(UNIT_TESTS); do $$t || failed=1; done; exit $$failed
@@ -52,3 +72,4 @@ clean: ## Remove what the build made, but not the libraries in build/deps
 help: ## Show this list
 	@grep -hE '^[a-z][a-z-]*:.*##' $(MAKEFILE_LIST) | sort -u | sed -E 's/^([a-z-]+):.*## */\1\t/' | \
 		awk -F'\t' '{printf "  make %-18s %s\n", $$1, $$2}'
+endif
