@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef EDGEPLEX_FABRIC_RULES_H
+#define EDGEPLEX_FABRIC_RULES_H
+
+/*
+ * What the edge switch of a site should do, computed from plain facts about the site: the table
+ * "Rules of the edge switch" in docs/protocols.md, and nothing else. Pure: no I/O, no library, any
+ * thread. Ports are named, not numbered: numbers change when a switch restarts.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/prefix.h"
+#include "controller/why.h"
+
+#define FABRIC_PORT_LEN 16 /* name of a switch's port, NUL included (OpenFlow's limit) */
+
+/* The ControlVM of a site, on the switch. */
+struct fabric_cvm {
+	bool present; /* false: no CVM placed yet, and the other members are not read */
+	char trunk[FABRIC_PORT_LEN];
+	uint16_t core_vlan, inside_vlan;
+	struct ep_mac inside_mac;
+	struct ep_prefix inside_address; /* full length */
+};
+
+/* A customer port and its PVM, on the switch. */
+struct fabric_port {
+	uint32_t id;       /* of the port's object: goes into cookies */
+	uint32_t customer; /* of the customer's object: ports of one customer reach each other */
+	char switch_port[FABRIC_PORT_LEN];
+	uint16_t vlan; /* of the customer's frames on switch_port; 0: untagged */
+	bool has_ce_mac;
+	struct ep_mac ce_mac;              /* only this source is let in, if has_ce_mac */
+	const struct ep_prefix *addresses; /* of the PVM on the customer link, with host bits */
+	size_t n_addresses;
+	struct ep_mac mac; /* of the PVM's `cust` NIC */
+	char trunk[FABRIC_PORT_LEN];
+	uint16_t cust_vlan, core_vlan;
+	struct ep_prefix inside_address; /* full length */
+	uint32_t label;                  /* VPN label */
+};
+
+struct fabric_site {
+	uint32_t id; /* of the site's object: goes into cookies */
+	char core_port[FABRIC_PORT_LEN];
+	struct ep_mac pe_mac;
+	struct ep_prefix pe_address;   /* full length */
+	struct ep_prefix core_address; /* with host bits */
+	struct ep_prefix gateway;      /* full length */
+	struct fabric_cvm cvm;
+	const struct fabric_port *ports; /* only those that have a PVM */
+	size_t n_ports;
+};
+
+/* Who wants a rule. */
+enum fabric_owner {
+	FABRIC_OWNER_SITE = 1,
+	FABRIC_OWNER_PORT = 2,
+};
+
+#define FABRIC_COOKIE_PREFIX 0xed9eull /* the upper 16 bits of every cookie of ours */
+
+static inline uint64_t fabric_cookie(enum fabric_owner owner, uint32_t id)
+{
+	return FABRIC_COOKIE_PREFIX << 48 | (uint64_t)owner << 32 | id;
+}
+
+/* Where a copy of the frame goes. */
+struct fabric_output {
+	char port[FABRIC_PORT_LEN];
+	uint16_t vlan; /* tag it carries there; 0: none */
+};
+
+#define FABRIC_MATCH_LEN 256
+#define FABRIC_EDIT_LEN 128
+#define FABRIC_DROP 0 /* for goto_table: no table */
+
+/* One OpenFlow rule. A rule without outputs and goto_table drops. */
+struct fabric_rule {
+	uint64_t cookie;
+	uint8_t table;
+	uint16_t priority;
+	char in_port[FABRIC_PORT_LEN]; /* "": any */
+	char match[FABRIC_MATCH_LEN];  /* the rest of the match, as in ovs-fields(7) */
+	bool untag;                    /* the frame comes tagged: take the tag off first */
+	char edit[FABRIC_EDIT_LEN];    /* actions on it before it goes out, as in ovs-actions(7) */
+	uint8_t goto_table;            /* continue there; FABRIC_DROP: don't */
+	struct fabric_output *outputs;
+	size_t n_outputs;
+};
+
+struct fabric_rules {
+	struct fabric_rule *rules;
+	size_t n, size;
+};
+
+/*
+ * Computes all rules of a site. Returns 0, ENOMEM, or EINVAL with `why` when the facts contradict
+ * one another (two NICs on one trunk with one VLAN, a label or a customer port twice, a MAC that is
+ * not unicast, ...); `*rules` is NULL then.
+ */
+int fabric_rules_compute(
+	const struct fabric_site *site, struct fabric_rules **rules, struct why *why);
+
+/* Accepts NULL. */
+void fabric_rules_free(struct fabric_rules *rules);
+
+#endif
