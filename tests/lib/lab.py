@@ -169,6 +169,12 @@ def _remove(lab_id):
         pass
 
 
+def in_use(lab_id):
+    """Does the owner of Lab `lab_id` still run?"""
+    owner = _record(f"{REGISTRY}/{lab_id}", "owner")
+    return len(owner) == 2 and start_time(int(owner[0])) == int(owner[1])
+
+
 def sweep():
     """Takes down every Lab whose owner is gone. Returns their names."""
     gone = []
@@ -177,8 +183,7 @@ def sweep():
     except FileNotFoundError:
         return gone
     for lab_id in entries:
-        owner = _record(f"{REGISTRY}/{lab_id}", "owner")
-        if len(owner) == 2 and start_time(int(owner[0])) == int(owner[1]):
+        if in_use(lab_id):
             continue
         _remove(lab_id)
         gone.append(lab_id)
