@@ -201,6 +201,21 @@ def _watch(lab_id, fd):
 # ---- routers -------------------------------------------------------------------------------
 
 
+def frr_argv(daemon, directory):
+    """Runs a stock FRR daemon in the foreground with everything it makes in `directory`.
+
+    Its configuration is `directory`/DAEMON.conf; the directory must belong to user frr.
+    """
+    # FRR makes files in fixed places below /var: give it a /var that goes with the process.
+    script = 'mount -t tmpfs none /var; mkdir -m 1777 /var/run /var/tmp; exec "$@"'
+    return [
+        "unshare", "-m", "--propagation", "private", "sh", "-c", script, "sh",
+        f"/usr/lib/frr/{daemon}", "-f", f"{directory}/{daemon}.conf",
+        "-i", f"{directory}/{daemon}.pid", "-z", f"{directory}/zserv.api",
+        "--vty_socket", directory, "-A", "127.0.0.1", "-P", "0", "--log", "stdout",
+    ]
+
+
 class Bird:
     """A running BIRD 2. Call it with a command of birdc; `control` is its socket's path."""
 
@@ -226,8 +241,8 @@ class Bird:
 class Frr:
     """Running daemons of stock FRR that share a directory (`dir`: sockets, pid files)."""
 
-    def __init__(self, lab, directory, processes, zserv):
-        self.dir, self.processes, self.zserv = directory, processes, zserv
+    def __init__(self, lab, directory, processes):
+        self.dir, self.processes, self.zserv = directory, processes, f"{directory}/zserv.api"
         self._lab = lab
 
     def vtysh(self, *commands):
@@ -408,24 +423,16 @@ class Lab:
         directory = f"{self.dir}/{name}"
         os.mkdir(directory)
         shutil.chown(directory, "frr", "frr")  # FRR insists on the user it was built for
-        zserv = f"{directory}/zserv.api"
         processes = {}
-        frr = Frr(self, directory, processes, zserv)
+        frr = Frr(self, directory, processes)
         order = sorted(daemons, key=lambda d: (d != "zebra", d))
         for daemon in order:
             conf = f"{directory}/{daemon}.conf"
             with open(conf, "w", encoding="utf-8") as file:
                 file.write(daemons[daemon])
-            argv = [f"/usr/lib/frr/{daemon}", "-f", conf, "-i", f"{directory}/{daemon}.pid",
-                    "-z", zserv, "--vty_socket", directory, "-A", "127.0.0.1", "-P", "0",
-                    "--log", "stdout",
-                    *(options or {}).get(daemon, [])]
-            # FRR keeps crash and scratch files in fixed places; give it private ones.
-            script = ("mount -t tmpfs none /var/tmp; mkdir -p /run/frr;"
-                      " mount -t tmpfs none /run/frr; exec \"$@\"")
             processes[daemon] = self.spawn(
                 ns,
-                ["unshare", "-m", "--propagation", "private", "sh", "-c", script, "sh", *argv],
+                [*frr_argv(daemon, directory), *(options or {}).get(daemon, [])],
                 f"{name}-{daemon}",
             )
             self._wait_started(
