@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""An emulated server: an own libvirtd in private mount and UTS namespaces, and an own bridge.
+
+Programs expect their directories at fixed places; each server has its own mounted there, so that
+nothing of the product has to know that servers share a machine.
+"""
+
+import os
+import uuid
+
+from . import host, switch
+from . import topology as topo
+
+LIBVIRTD_CONF = """auth_unix_rw = "none"
+auth_unix_ro = "none"
+unix_sock_rw_perms = "0700"
+host_uuid = "{uuid}"
+log_outputs = "3:stderr"
+"""
+QEMU_CONF = """security_driver = "none"
+user = "root"
+group = "root"
+dynamic_ownership = 0
+remember_owner = 0
+clear_emulator_capabilities = 0
+cgroup_controllers = [ ]
+namespaces = [ ]
+stdio_handler = "file"
+memory_backing_dir = "/var/lib/libvirt/ram"
+"""
+# RAM that is a file must be on a tmpfs, wherever /run lies.
+MOUNTS = """set -e
+hostname {name}
+mount --bind {dir}/passwd /etc/passwd
+mount --bind {dir}/group /etc/group
+mount --bind {dir}/ovs /run/openvswitch
+mount --bind {dir}/run /run/libvirt
+mount --bind {dir}/lib /var/lib/libvirt
+mount --bind {dir}/cache /var/cache/libvirt
+mount --bind {dir}/log /var/log/libvirt
+mount --bind {dir}/etc /etc/libvirt
+mkdir -p /var/lib/libvirt/ram
+mount -t tmpfs none /var/lib/libvirt/ram
+exec libvirtd --pid-file /run/libvirt/libvirtd.pid
+"""
+
+
+def _users():
+    """The machine's users and groups, and the one without whom libvirt's QEMU driver won't start."""
+    texts = []
+    for path in ("/etc/passwd", "/etc/group"):
+        with open(path, encoding="utf-8") as file:
+            texts.append(file.read())
+    names = ["libvirt-qemu:x:64055:64055:Libvirt Qemu:/var/lib/libvirt:/usr/sbin/nologin\n",
+             "libvirt-qemu:x:64055:\n"]
+    return [text if "\nlibvirt-qemu:" in text else text + name
+            for text, name in zip(texts, names)]
+
+
+def start(server):
+    """Starts a server's bridge and libvirtd and waits until libvirt has looked at QEMU."""
+    os.makedirs(server.dir)
+    for name in ("run", "lib", "cache", "log", "etc/qemu"):
+        os.makedirs(f"{server.dir}/{name}")
+    passwd, group = _users()
+    files = {
+        "passwd": passwd,
+        "group": group,
+        "etc/libvirtd.conf": LIBVIRTD_CONF.format(uuid=uuid.uuid4()),
+        "etc/qemu.conf": QEMU_CONF,
+    }
+    for name, text in files.items():
+        with open(f"{server.dir}/{name}", "w", encoding="utf-8") as file:
+            file.write(text)
+    switch.start(server.name, server.ns, f"{server.dir}/ovs")
+    switch.add_bridge(f"{server.dir}/ovs", "br0", ["trunk"], secure=False)
+    host.spawn(
+        f"{server.name}-libvirtd",
+        ["unshare", "--mount", "--uts", "--propagation", "private", "sh", "-c",
+         MOUNTS.format(name=server.name, dir=server.dir)],
+        ns=server.ns)
+    # The first question makes libvirt probe QEMU for some seconds; the first VM shouldn't pay.
+    host.wait_daemon(f"{server.name}-libvirtd",
+                     lambda: "qemu" in virsh(server, "domcapabilities", "--virttype", "qemu"),
+                     "answers", limit_s=120)
+    host.say(f"  server {server.name}: libvirtd and bridge run")
+
+
+def virsh(server, *args):
+    """Runs virsh against a server and returns its output."""
+    return host.run(None, ["virsh", "-q", "-c", server.uri, *args])
+
+
+def start_edge_switch(site):
+    """The site's edge switch; without a controller it drops everything."""
+    switch.start(f"edge-{site.name}", site.ns, site.dir)
+    ports = ["core"] + [s.trunk for s in site.servers]
+    ports += [ce.switch_port for ce in topo.CES if ce.site == site.name]
+    switch.add_bridge(site.dir, "edge", ports, secure=True)
+    host.say(f"  edge switch {site.name}: ports {' '.join(ports)}")

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the testbed consists of: names and addresses, nothing else."""
+
+import os
+from dataclasses import dataclass, field
+
+RUN = os.environ.get("EDGEPLEX_TESTBED_DIR", "/run/edgeplex-testbed")
+PROVIDER_ASN = 65000
+RR_ADDRESS = "10.0.0.100"
+# Trunks and core links carry a customer's 1500 bytes under two labels and a VLAN tag.
+BACKBONE_MTU = 1600
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server: libvirtd and a bridge, joined to its site's edge switch by a trunk."""
+
+    name: str
+    site: str
+    trunk: str
+
+    @property
+    def ns(self):
+        return f"ep-{self.name}"
+
+    @property
+    def dir(self):
+        return f"{RUN}/{self.name}"
+
+    @property
+    def uri(self):
+        return f"qemu:///system?socket={self.dir}/run/libvirt-sock"
+
+
+@dataclass(frozen=True)
+class Site:
+    """An edge switch with its core link; the gateway is the core's end."""
+
+    name: str
+    pe_address: str
+    core_address: str
+    gateway: str
+    transport_label: int
+    servers: tuple
+
+    @property
+    def ns(self):
+        return f"ep-edge-{self.name}"
+
+    @property
+    def dir(self):
+        return f"{RUN}/edge-{self.name}"
+
+    @property
+    def switch(self):
+        return f"unix:{self.dir}/edge.mgmt"
+
+    @property
+    def pe_on_link(self):
+        return self.core_address.split("/")[0]
+
+
+@dataclass(frozen=True)
+class CustomerEdge:
+    """A customer's router at a site, with one customer port of the edge switch."""
+
+    customer: str
+    site: str
+    switch_port: str
+    asn: int
+    link4: str  # without the last number: PE is .1, CE is .2
+    link6: str  # without the last number: PE is ::1, CE is ::2
+    prefix4: str
+    prefix6: str
+    host4: str
+    host6: str
+    daemon: str = "bird"
+    only_here: dict = field(default_factory=dict)  # {prefix: host} that no other customer has
+
+    @property
+    def name(self):
+        return f"{self.customer}-{self.site}"
+
+    @property
+    def ns(self):
+        return f"ep-{self.name}"
+
+    @property
+    def dir(self):
+        return f"{RUN}/{self.name}"
+
+
+SITES = (
+    Site("a", "10.0.0.1", "192.0.2.2/30", "192.0.2.1", 16001,
+         (Server("a-left", "a", "trunk-left"), Server("a-right", "a", "trunk-right"))),
+    Site("b", "10.0.0.2", "192.0.2.6/30", "192.0.2.5", 16002,
+         (Server("b-left", "b", "trunk-left"),)),
+)
+SERVERS = tuple(server for site in SITES for server in site.servers)
+CUSTOMERS = ("green", "red")
+
+_A = {"link4": "192.168.1", "link6": "fd00:a1:", "prefix4": "10.1.0.0/16",
+      "prefix6": "fd00:10:1::/48", "host4": "10.1.0.1", "host6": "fd00:10:1::1"}
+_B = {"link4": "192.168.2", "link6": "fd00:b1:", "prefix4": "10.2.0.0/16",
+      "prefix6": "fd00:10:2::/48", "host4": "10.2.0.1", "host6": "fd00:10:2::1"}
+
+# Both customers use the same prefixes and link addresses: only the VPN tells them apart. Red has
+# something besides that green must not reach.
+CES = (
+    CustomerEdge("green", "a", "cust1", 65101, **_A),
+    CustomerEdge("green", "b", "cust1", 65102, **_B),
+    CustomerEdge("red", "a", "cust2", 65201, **_A),
+    CustomerEdge("red", "b", "cust2", 65202, **_B, daemon="frr",
+                 only_here={"10.66.0.0/16": "10.66.0.1", "fd00:66::/48": "fd00:66::1"}),
+)
+CORE_NS = "ep-core"  # the route reflector
+P_NS = "ep-p"  # the core's label switching
+CORE_DIR = f"{RUN}/core"
+
+NAMESPACES = (
+    tuple(site.ns for site in SITES)
+    + tuple(server.ns for server in SERVERS)
+    + tuple(ce.ns for ce in CES)
+    + (CORE_NS, P_NS)
+)
+
+
+def ce(name):
+    """The customer edge called `name`."""
+    return next(edge for edge in CES if edge.name == name)
+
+
+def far(edge):
+    """The same customer's edge at the other site."""
+    return next(e for e in CES if e.customer == edge.customer and e.site != edge.site)
