@@ -101,7 +101,10 @@ def start():
         host.run(topo.CORE_NS, [
             "sh", "-ec", f"ip link set dev pe-{site.name} address {_mac(number)};"
             f" ip addr add {site.gateway}/{length} dev pe-{site.name}"])
-    host.run(topo.CORE_NS, ["ip", "addr", "add", f"{topo.RR_ADDRESS}/32", "dev", "lo"])
+    # Like a router, ask for a neighbour's MAC with the address of the link, not the loopback's.
+    host.run(topo.CORE_NS, [
+        "sh", "-ec", "echo 2 >/proc/sys/net/ipv4/conf/all/arp_announce;"
+        f" ip addr add {topo.RR_ADDRESS}/32 dev lo"])
     neighbors, activate = [], []
     for site in topo.SITES:
         neighbors += [f" neighbor {site.pe_address} remote-as {topo.PROVIDER_ASN}",

@@ -23,6 +23,9 @@ protocol kernel kernel6 {{
 }}
 protocol static own4 {{ ipv4; {own4} }}
 protocol static own6 {{ ipv6; {own6} }}
+# Routes to announce and withdraw at will.
+protocol static probe4 {{ disabled; ipv4; route {probe4} unreachable; }}
+protocol static probe6 {{ disabled; ipv6; route {probe6} unreachable; }}
 template bgp provider {{
   graceful restart on;
   connect delay time 1;
@@ -78,10 +81,15 @@ def _prefixes(edge):
     return {edge.prefix4: edge.host4, edge.prefix6: edge.host6, **edge.only_here}
 
 
+def probe(edge, version):
+    """The prefix of BIRD's protocol probe4 or probe6, which is disabled at first."""
+    return f"{edge.host4.rsplit('.', 2)[0]}.99.0/24" if version == 4 else f"{edge.host6.split('::')[0]}:99::/64"
+
+
 def _values(edge):
     return {
         "name": edge.name, "asn": edge.asn, "provider": topo.PROVIDER_ASN, "dir": edge.dir,
-        "link4": edge.link4, "link6": edge.link6, "host4": edge.host4, "host6": edge.host6,
+        "probe4": probe(edge, 4), "probe6": probe(edge, 6), "link4": edge.link4, "link6": edge.link6, "host4": edge.host4, "host6": edge.host6,
     }
 
 
@@ -144,7 +152,8 @@ def established(edge):
             for protocol, address in (("pe4", f"{edge.link4}.1"), ("pe6", f"{edge.link6}:1"))}
 
 
-def kernel_routes(edge, prefix=None):
-    """The edge's kernel routes that came by BGP, as text."""
-    family = ["-6"] if prefix and ":" in prefix else []
-    return host.run(edge.ns, ["ip", *family, "route", "show", *([prefix] if prefix else [])])
+def bgp_route(edge, prefix):
+    """The edge's kernel route for exactly `prefix`, as text; empty if it has none by BGP."""
+    family = "-6" if ":" in prefix else "-4"
+    proto = "bgp" if edge.daemon == "frr" else "bird"
+    return host.run(edge.ns, ["ip", family, "route", "show", "exact", prefix, "proto", proto])

@@ -1,0 +1,12 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+
+.PHONY: demo demo-down
+demo: ## Install, build, start the testbed and show that customers' packets cross the VPN
+	deps/install-packages
+	$(MAKE) deps
+	$(MAKE) -j2 all
+	$(MAKE) image
+	testbed/demo
+
+demo-down: ## Take the testbed down
+	testbed/testbed down
