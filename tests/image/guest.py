@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Boots the guest image under plain QEMU, and talks over its channel."""
+
+import json
+import os
+import re
+import socket
+import time
+
+from lib.lab import wait_until
+
+TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+IMAGE = os.path.join(TOP, os.environ.get("B", "build"), "image")
+BOOT_LIMIT_S = 60
+CALL_LIMIT_S = 20
+
+
+class RpcError(Exception):
+    """The guest answered a request with an error."""
+
+    def __init__(self, error):
+        super().__init__(error["message"])
+        self.code, self.field = error["code"], error.get("data", {}).get("field")
+
+
+class Channel:
+    """The host's side of the channel; one connection."""
+
+    _last_id = 0
+
+    def __init__(self, path):
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(CALL_LIMIT_S)
+        self.socket.connect(path)
+        self.rest = b""
+        self.send("")  # ends what an earlier connection left half said
+
+    def close(self):
+        self.socket.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_exc):
+        self.close()
+
+    def send(self, line):
+        self.socket.sendall((line if isinstance(line, bytes) else line.encode()) + b"\n")
+
+    def line(self):
+        """The next message, parsed."""
+        while b"\n" not in self.rest:
+            data = self.socket.recv(65536)
+            if not data:
+                raise EOFError("QEMU closed the channel")
+            self.rest += data
+        line, self.rest = self.rest.split(b"\n", 1)
+        return json.loads(line)
+
+    def ask(self, method, params=None):
+        """Sends a request; returns its id."""
+        Channel._last_id += 1
+        message = {"jsonrpc": "2.0", "id": Channel._last_id, "method": method}
+        if params is not None:
+            message["params"] = params
+        self.send(json.dumps(message))
+        return Channel._last_id
+
+    def answer(self, request_id):
+        """Waits for the answer to a request; skips other messages."""
+        while True:
+            message = self.line()
+            if message.get("id") == request_id and "method" not in message:
+                if "error" in message:
+                    raise RpcError(message["error"])
+                return message["result"]
+
+    def call(self, method, **params):
+        return self.answer(self.ask(method, params))
+
+
+class Guest:
+    """A VM of the image with the two NICs of its role, connected to nothing."""
+
+    def __init__(self, lab, role, name="vm", initramfs=None):
+        self.lab, self.name = lab, name
+        self.channel_path = f"{lab.dir}/{name}.ctl"
+        with open(f"{IMAGE}/cmdline.{role}", encoding="utf-8") as file:
+            cmdline = f"{file.read().strip()} edgeplex.name={name}"
+        argv = [
+            "qemu-system-x86_64", "-accel", "tcg,tb-size=32", "-cpu", "max", "-machine", "q35",
+            # Not a multiple of 256 KiB: TCG's dirty tracking would be wrong.
+            "-m", "size=131080k", "-smp", "1", "-nodefaults", "-no-user-config", "-display", "none",
+            "-kernel", f"{IMAGE}/vmlinuz", "-initrd", initramfs or f"{IMAGE}/initramfs.img",
+            "-append", cmdline,
+            "-device", "intel-iommu,caching-mode=on,device-iotlb=on",
+            "-serial", "stdio",
+            "-device", "virtio-serial-pci",
+            "-chardev", f"socket,id=ctl,path={self.channel_path},server=on,wait=off",
+            "-device", "virtserialport,chardev=ctl,name=org.edgeplex.ctl.0",
+        ]
+        for i in range(2):
+            argv += [
+                "-device", f"pcie-root-port,id=rp{i},chassis={i + 1}",
+                "-netdev", f"hubport,id=n{i},hubid={i}",
+                "-device", f"virtio-net-pci,bus=rp{i},netdev=n{i},mac=02:00:00:00:00:{i + 1:02x},"
+                           f"iommu_platform=on,ats=on",
+            ]
+        self.started = time.monotonic()
+        self.process = lab.spawn(None, argv, name)
+
+    def console(self):
+        return self.lab.log(self.name)
+
+    def wait_up(self):
+        """Waits for guest.info; returns it."""
+        wait_until(lambda: os.path.exists(self.channel_path), 20, "QEMU has made the channel")
+
+        def info():
+            if self.process.poll() is not None:
+                raise AssertionError(f"QEMU ended: {self.console()}")
+            with Channel(self.channel_path) as channel:
+                channel.socket.settimeout(2)
+                return channel.call("guest.info")
+
+        return wait_until(info, BOOT_LIMIT_S, "the VM answers on its channel")
+
+    def qemu_cpu_s(self):
+        with open(f"/proc/{self.process.pid}/stat", encoding="utf-8") as file:
+            fields = file.read().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def qemu_rss_kib(self):
+        with open(f"/proc/{self.process.pid}/status", encoding="utf-8") as file:
+            return int(re.search(r"VmRSS:\s+(\d+)", file.read()).group(1))
