@@ -67,9 +67,10 @@ struct fib;
 
 struct fib_config {
 	struct fib_domain *domain; /* whose readers look up here; NULL: nobody beside the writer */
-	size_t max_bytes;          /* of memory; updates fail with ENOMEM beyond it; 0: 1 GiB */
+	size_t max_bytes; /* of memory; inserts fail beyond it; 0: 256 MiB; at most 4 GiB */
 
-	/* For tests: asked before every allocation; false makes it fail. NULL: never asked. */
+	/* For tests: asked before every allocation of an insert; false makes it fail. NULL: never
+	 * asked. */
 	bool (*may_allocate)(void *ctx, size_t bytes);
 	void *ctx;
 };
@@ -92,7 +93,8 @@ void fib_destroy(struct fib *fib);
 int fib_insert(struct fib *fib, const void *addr, unsigned int len, uint32_t id, uint32_t *old);
 
 /*
- * Removes `addr`/`len`; `*old` (may be NULL) becomes its id. Needs memory, as other updates do.
+ * Removes `addr`/`len`; `*old` (may be NULL) becomes its id. Not bound by `max_bytes`, so a full
+ * table can shrink: ENOMEM only when a reader that never is quiescent holds as much again.
  * Returns 0, EINVAL, ENOENT or ENOMEM; on error nothing changed. Writer only.
  */
 int fib_remove(struct fib *fib, const void *addr, unsigned int len, uint32_t *old);

@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# libfib.a: longest-prefix match. Read by dataplane/module.mk.
+
+FIB_SOURCES := dataplane/fib.c dataplane/fib_arena.c dataplane/fib_domain.c
+LIBFIB := $(B)/libfib.a
+
+ifeq ($(shell uname -m),x86_64)
+# A node's slots are found by counting bits; DPDK wants as much of the CPU (SSE4.2) anyway.
+$(B)/obj/dataplane/fib.o: MOD_CFLAGS += -mpopcnt
+endif
+
+$(LIBFIB): $(FIB_SOURCES:%.c=$(B)/obj/%.o)
+	@rm -f $@
+	ar rcs $@ $^
+
+$(B)/tests/dataplane/fib_test: $(B)/obj/dataplane/fib_test.o $(B)/obj/dataplane/fib_oracle.o $(LIBFIB)
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -o $@ $^ -lcmocka -lpthread
+UNIT_TESTS += $(B)/tests/dataplane/fib_test
