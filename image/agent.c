@@ -482,7 +482,6 @@ static void relay_in(void *ctx, char *line)
 /* The controller closed the channel: what is half said and what it asked for is void. */
 static void forget_controller(struct agent *agent)
 {
-	agent->controller = false;
 	jsonrpc_lines_free(&agent->in);
 	agent->in.skipping = false;
 	queue_reset(&agent->out);
@@ -493,10 +492,14 @@ static void forget_controller(struct agent *agent)
 /*
  * The port is watched for edges only, since without a controller it polls as hung up all the time.
  * So read until there is nothing more, or until the controller should first take its answers.
+ *
+ * End of file means that nobody is connected. But the driver hears of a new controller a little
+ * later than of what it says first: after data, end of file tells nothing about who was heard.
  */
 static void serve_channel(struct agent *agent)
 {
 	char chunk[READ_CHUNK];
+	bool heard = false;
 
 	flush_channel(agent);
 	while (agent->out.len < CHANNEL_HIGH) {
@@ -504,15 +507,17 @@ static void serve_channel(struct agent *agent)
 
 		if (n < 0 && errno == EINTR)
 			continue;
-		if (n == 0) {
-			forget_controller(agent);
-			return;
-		}
 		if (n < 0) {
 			agent->controller = true;
 			return;
 		}
-		agent->controller = true;
+		if (n == 0) {
+			if (agent->controller && !heard)
+				forget_controller(agent);
+			agent->controller = false;
+			return;
+		}
+		heard = true;
 		if (jsonrpc_lines_feed(&agent->in, chunk, (size_t)n, relay_in, agent) != 0)
 			answer_error(agent, "null", JSONRPC_INVALID_REQUEST,
 				"the line is too long: 4 MiB at most", "");
