@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef EDGEPLEX_DATAPLANE_FORWARDER_H
+#define EDGEPLEX_DATAPLANE_FORWARDER_H
+
+/* What the forwarder's control thread has: the engine, and what feeds it. */
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <netinet/in.h>
+
+#include "common/fib_msg.h"
+#include "dataplane/engine.h"
+
+/* One port's devices: the NIC (by DPDK) and the TAP that stands for it in the kernel. */
+struct port_device {
+	uint16_t id;     /* of the DPDK device */
+	bool interrupts; /* its receive queue can wake us */
+	int wake_fd;     /* else: readable when frames wait; -1: there is none */
+	int tap_fd;
+	bool link;                  /* as last shown to the kernel; control thread */
+	char host_device[IFNAMSIZ]; /* "" when the NIC is ours by PCI */
+};
+
+struct routes;
+
+struct forwarder {
+	struct engine engine;
+	struct epoch epoch;
+	struct port_device devices[MAX_PORTS];
+	struct routes *routes;
+	uint64_t start_ms;
+	_Atomic bool stop;
+	_Atomic bool sleeping;
+	int stop_fd; /* eventfd that wakes the fast path to stop */
+};
+
+/* CLOCK_MONOTONIC in milliseconds. */
+uint64_t now_ms(void);
+
+#endif

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef EDGEPLEX_DATAPLANE_NETLINK_H
+#define EDGEPLEX_DATAPLANE_NETLINK_H
+
+/* Follows links and addresses by rtnetlink. Control thread only. */
+
+#include <stdbool.h>
+
+#include "dataplane/iface.h"
+
+struct netlink;
+
+/* Returns NULL when rtnetlink can't be reached; logs why. */
+struct netlink *netlink_create(void);
+/* Accepts NULL. */
+void netlink_destroy(struct netlink *netlink);
+
+/* Polls readable when netlink_run() has something to do. It may change in netlink_run(). */
+int netlink_fd(const struct netlink *netlink);
+
+/*
+ * Reads what came in; after an overrun, everything anew. Returns whether anything may have changed.
+ */
+bool netlink_run(struct netlink *netlink);
+
+/* The present state of interface `name`. ifindex is 0 when there is none. */
+void netlink_iface(struct netlink *netlink, const char *name, struct iface *iface);
+
+/* Has interface `name` carrier? */
+bool netlink_carrier(struct netlink *netlink, const char *name);
+
+#endif

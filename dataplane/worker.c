@@ -1,0 +1,250 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "dataplane/worker.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <rte_ethdev.h>
+#include <rte_interrupts.h>
+#include <rte_lcore.h>
+
+#include "common/log.h"
+
+#define TICK_MS 1000u
+#define IDLE_ROUNDS 64u /* empty polls before going to sleep */
+#define TAP_EVERY 16u   /* under load, TAPs are read every so many rounds */
+#define NAP_MS 5        /* for devices that can't wake us */
+
+struct worker {
+	struct forwarder *fwd;
+	uint64_t next_tick_ms;
+	/* Registrations that rte_epoll_wait() refers to. */
+	struct rte_epoll_event tap_events[MAX_PORTS], wake_events[MAX_PORTS], stop_event;
+	bool can_be_woken;
+};
+
+static unsigned receive(struct worker *worker)
+{
+	struct engine *engine = &worker->fwd->engine;
+	unsigned total = 0;
+
+	for (unsigned port = 0; port < engine->n_ports; port++) {
+		struct rte_mbuf *burst[ENGINE_BURST];
+		uint16_t n =
+			rte_eth_rx_burst(worker->fwd->devices[port].id, 0, burst, ENGINE_BURST);
+
+		for (unsigned i = 0; i < n; i++)
+			rte_prefetch0(rte_pktmbuf_mtod(burst[i], void *));
+		for (unsigned i = 0; i < n; i++)
+			engine_input(engine, port, burst[i]);
+		total += n;
+	}
+	return total;
+}
+
+/* What the kernel sends goes out as it is. */
+static unsigned read_taps(struct worker *worker)
+{
+	struct engine *engine = &worker->fwd->engine;
+	unsigned total = 0;
+
+	for (unsigned port = 0; port < engine->n_ports; port++) {
+		for (unsigned i = 0; i < ENGINE_BURST; i++) {
+			struct rte_mbuf *m = engine_alloc(engine, port);
+			ssize_t n;
+
+			if (!m)
+				break;
+			n = read(worker->fwd->devices[port].tap_fd, rte_pktmbuf_mtod(m, void *),
+				rte_pktmbuf_tailroom(m));
+			if (n < (ssize_t)sizeof(struct rte_ether_hdr)) {
+				rte_pktmbuf_free(m);
+				break;
+			}
+			m->data_len = (uint16_t)n;
+			m->pkt_len = (uint32_t)n;
+			engine->ports[port].counters.from_tap++;
+			engine_send(engine, port, m);
+			total++;
+		}
+	}
+	return total;
+}
+
+static void flush(struct worker *worker)
+{
+	struct engine *engine = &worker->fwd->engine;
+
+	for (unsigned i = 0; i < engine->n_ports; i++) {
+		struct port *port = &engine->ports[i];
+		uint64_t bytes = 0;
+		unsigned sent = 0;
+
+		while (sent < port->n_tx) {
+			uint32_t sizes[ENGINE_QUEUE];
+			uint16_t n;
+
+			/* The driver may free a buffer as soon as it has it. */
+			for (unsigned k = sent; k < port->n_tx; k++)
+				sizes[k] = port->tx[k]->pkt_len;
+			n = rte_eth_tx_burst(worker->fwd->devices[i].id, 0, port->tx + sent,
+				(uint16_t)(port->n_tx - sent));
+			if (n == 0)
+				break;
+			for (unsigned k = sent; k < sent + n; k++)
+				bytes += sizes[k];
+			sent += n;
+		}
+		port->counters.tx_packets += sent;
+		port->counters.tx_bytes += bytes;
+		for (unsigned k = sent; k < port->n_tx; k++)
+			engine_drop(engine, i, port->tx[k], DROP_tx_full);
+		port->n_tx = 0;
+		for (unsigned k = 0; k < port->n_punt; k++) {
+			struct rte_mbuf *m = port->punt[k];
+
+			if (write(worker->fwd->devices[i].tap_fd, rte_pktmbuf_mtod(m, void *),
+				    m->data_len) == m->data_len) {
+				port->counters.punted++;
+				rte_pktmbuf_free(m);
+			} else {
+				engine_drop(engine, i, m, DROP_tap_full);
+			}
+		}
+		port->n_punt = 0;
+	}
+}
+
+static unsigned round_of_work(struct worker *worker, bool taps)
+{
+	struct engine *engine = &worker->fwd->engine;
+	unsigned n;
+
+	epoch_quiescent(engine->epoch);
+	engine_begin(engine, now_ms());
+	n = receive(worker);
+	if (taps)
+		n += read_taps(worker);
+	if (engine->now_ms >= worker->next_tick_ms) {
+		engine_tick(engine);
+		worker->next_tick_ms = engine->now_ms + TICK_MS;
+	}
+	flush(worker);
+	return n;
+}
+
+static void set_interrupts(struct worker *worker, bool on)
+{
+	for (unsigned i = 0; i < worker->fwd->engine.n_ports; i++) {
+		const struct port_device *device = &worker->fwd->devices[i];
+
+		if (!device->interrupts)
+			continue;
+		if (on)
+			rte_eth_dev_rx_intr_enable(device->id, 0);
+		else
+			rte_eth_dev_rx_intr_disable(device->id, 0);
+	}
+}
+
+/* Until a frame, a TAP or the next tick wakes us. */
+static void sleep_until_work(struct worker *worker)
+{
+	struct forwarder *fwd = worker->fwd;
+	struct rte_epoll_event events[2 * MAX_PORTS + 1];
+	uint64_t now;
+	int timeout;
+
+	set_interrupts(worker, true);
+	/* A frame that came in before the interrupt was armed would not wake us. */
+	if (round_of_work(worker, true) == 0) {
+		now = fwd->engine.now_ms;
+		timeout = worker->next_tick_ms > now ? (int)(worker->next_tick_ms - now) : 0;
+		if (!worker->can_be_woken && timeout > NAP_MS)
+			timeout = NAP_MS;
+		epoch_offline(fwd->engine.epoch);
+		atomic_store_explicit(&fwd->sleeping, true, memory_order_relaxed);
+		rte_epoll_wait(RTE_EPOLL_PER_THREAD, events, RTE_DIM(events), timeout);
+		atomic_store_explicit(&fwd->sleeping, false, memory_order_relaxed);
+	}
+	set_interrupts(worker, false);
+}
+
+static void watch(struct rte_epoll_event *event, int fd)
+{
+	event->epdata.event = EPOLLIN;
+	if (rte_epoll_ctl(RTE_EPOLL_PER_THREAD, EPOLL_CTL_ADD, fd, event) != 0)
+		log_error("can't watch descriptor %d: %s", fd, strerror(errno));
+}
+
+static void set_up_sleep(struct worker *worker)
+{
+	struct forwarder *fwd = worker->fwd;
+
+	worker->can_be_woken = true;
+	for (unsigned i = 0; i < fwd->engine.n_ports; i++) {
+		struct port_device *device = &fwd->devices[i];
+
+		watch(&worker->tap_events[i], device->tap_fd);
+		if (device->interrupts &&
+			rte_eth_dev_rx_intr_ctl_q(
+				device->id, 0, RTE_EPOLL_PER_THREAD, RTE_INTR_EVENT_ADD, NULL) != 0)
+			device->interrupts = false;
+		if (device->interrupts)
+			continue;
+		if (device->wake_fd >= 0) {
+			watch(&worker->wake_events[i], device->wake_fd);
+		} else {
+			worker->can_be_woken = false;
+			log_warn("port=%s can't wake the forwarder, it polls every %d ms when idle",
+				fwd->engine.ports[i].name, NAP_MS);
+		}
+	}
+	watch(&worker->stop_event, fwd->stop_fd);
+}
+
+static void *run(void *arg)
+{
+	struct worker worker = {.fwd = arg};
+	unsigned idle = 0, round = 0;
+
+	/* Gives this thread a cache of packet buffers. */
+	if (rte_thread_register() != 0)
+		log_warn("the fast path runs without a cache of packet buffers");
+	set_up_sleep(&worker);
+	while (!atomic_load_explicit(&worker.fwd->stop, memory_order_relaxed)) {
+		if (round_of_work(&worker, round++ % TAP_EVERY == 0) > 0) {
+			idle = 0;
+		} else if (++idle >= IDLE_ROUNDS) {
+			sleep_until_work(&worker);
+			idle = 0;
+			round = 0;
+		}
+	}
+	epoch_offline(worker.fwd->engine.epoch);
+	rte_thread_unregister();
+	return NULL;
+}
+
+int worker_start(struct forwarder *fwd, pthread_t *thread)
+{
+	int error;
+
+	fwd->stop_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	if (fwd->stop_fd < 0)
+		return errno;
+	error = pthread_create(thread, NULL, run, fwd);
+	if (error == 0)
+		pthread_setname_np(*thread, "fast-path");
+	return error;
+}
+
+void worker_stop(struct forwarder *fwd, pthread_t thread)
+{
+	atomic_store(&fwd->stop, true);
+	eventfd_write(fwd->stop_fd, 1);
+	pthread_join(thread, NULL);
+	close(fwd->stop_fd);
+}
