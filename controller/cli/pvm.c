@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "controller/cli/pvm.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "controller/cli/exit.h"
+#include "controller/cli/json.h"
+#include "controller/cli/mem.h"
+#include "controller/cli/pages.h"
+#include "controller/cli/resource.h"
+#include "controller/cli/text.h"
+
+/* "/v1/pvms/NAME/PART". free() it. */
+static char *part_path(const struct cli *cli, const struct args *args, const char *part)
+{
+	char *object = cli_object_path(cli, args->arguments[0]);
+	char *path = mem_printf("%s/%s", object, part);
+
+	free(object);
+	return path;
+}
+
+/* The family that was asked for, or that of `address` (may be NULL), or IPv4. */
+static const char *family_of(const struct args *args, const char *address)
+{
+	const char *family = args_value(args, "family");
+
+	if (family)
+		return family;
+	return address && strchr(address, ':') ? "ipv6" : "ipv4";
+}
+
+static void cell_value(struct table *table, const cJSON *object, const char *path)
+{
+	char *text = json_text(json_at(object, path));
+
+	table_cell(table, text, PAINT_NONE);
+	free(text);
+}
+
+/* AS paths and label stacks are read with blanks between the numbers. */
+static void cell_numbers(struct table *table, const cJSON *object, const char *path)
+{
+	char *text = json_text(json_at(object, path)), *to = text;
+
+	for (const char *from = text; *from; from++) {
+		if (*from != ',')
+			*to++ = *from;
+	}
+	*to = '\0';
+	table_cell(table, text, PAINT_NONE);
+	free(text);
+}
+
+/* ---- RIB ----------------------------------------------------------------------------------- */
+
+static const struct table_column rib_columns[] = {TABLE_LEFT(""), TABLE_LEFT("PREFIX"),
+	TABLE_LEFT("NEXT HOP"), TABLE_LEFT("FROM"), TABLE_LEFT("AS PATH"), TABLE_LEFT("ORIGIN"),
+	TABLE_RIGHT("PREF"), TABLE_RIGHT("MED"), TABLE_RIGHT("LABEL")};
+
+static void write_paths(struct table *table, const cJSON *route)
+{
+	const cJSON *path;
+
+	cJSON_ArrayForEach (path, json_at(route, "paths")) {
+		char flags[8];
+
+		snprintf(flags, sizeof(flags), "%s%s%s%s",
+			json_at(path, "valid") && !json_true(path, "valid") ? "x" : "",
+			json_true(path, "best")        ? ">"
+			: json_true(path, "multipath") ? "="
+						       : "",
+			json_true(path, "multipath") && json_true(path, "best") ? "=" : "",
+			json_true(path, "imported") ? "v" : "");
+		table_cell(table, *flags ? flags : " ", PAINT_NONE);
+		cell_value(table, route, "prefix");
+		cell_value(table, path, "next_hop");
+		cell_value(table, path, "from");
+		cell_numbers(table, path, "as_path");
+		cell_value(table, path, "origin");
+		cell_value(table, path, "local_pref");
+		cell_value(table, path, "med");
+		cell_value(table, path, "label");
+		table_end_row(table);
+	}
+}
+
+int pvm_run_rib(struct cli *cli, const struct args *args)
+{
+	const char *prefix = args->n_arguments > 1 ? args->arguments[1] : NULL;
+	char *path = part_path(cli, args, "rib");
+	char *escaped = client_escape(prefix ? prefix : "");
+	char *query = mem_printf(
+		"family=%s%s%s", family_of(args, prefix), prefix ? "&prefix=" : "", escaped);
+	const struct pages pages = {.path = path,
+		.query = query,
+		.list = "routes",
+		.columns = rib_columns,
+		.n_columns = sizeof(rib_columns) / sizeof(rib_columns[0]),
+		.write = write_paths,
+		.none = "There is no such route.",
+		.legend = "> best  = multipath  v from another site by the VPN  x not valid"};
+	int code = pages_write(cli, &pages);
+
+	free(query);
+	free(escaped);
+	free(path);
+	return code;
+}
+
+/* ---- FIB ----------------------------------------------------------------------------------- */
+
+static const struct table_column fib_columns[] = {TABLE_LEFT(""), TABLE_LEFT("PREFIX"),
+	TABLE_LEFT("ACTION"), TABLE_LEFT("VIA"), TABLE_LEFT("PORT"), TABLE_LEFT("LABELS"),
+	TABLE_RIGHT("WEIGHT"), TABLE_LEFT("FROM")};
+
+static void write_fib_row(struct table *table, const cJSON *route, const cJSON *nexthop)
+{
+	bool unresolved = json_at(nexthop, "resolved") && !json_true(nexthop, "resolved");
+	char flags[4];
+
+	snprintf(flags, sizeof(flags), "%s%s", json_true(route, "stale") ? "s" : "",
+		unresolved ? "!" : "");
+	table_cell(table, *flags ? flags : " ", unresolved ? PAINT_BAD : PAINT_NONE);
+	cell_value(table, route, "prefix");
+	cell_value(table, route, "action");
+	cell_value(table, nexthop, "via");
+	cell_value(table, nexthop, "port");
+	cell_numbers(table, nexthop, "labels");
+	cell_value(table, nexthop, "weight");
+	cell_value(table, route, "protocol");
+	table_end_row(table);
+}
+
+static void write_nexthops(struct table *table, const cJSON *route)
+{
+	const cJSON *nexthop, *nexthops = json_at(route, "nexthops");
+
+	if (!nexthops || !nexthops->child) {
+		write_fib_row(table, route, NULL);
+		return;
+	}
+	cJSON_ArrayForEach (nexthop, nexthops)
+		write_fib_row(table, route, nexthop);
+}
+
+int pvm_run_fib(struct cli *cli, const struct args *args)
+{
+	const char *lookup = args_value(args, "lookup");
+	char *path = part_path(cli, args, "fib");
+	char *escaped = client_escape(lookup ? lookup : "");
+	char *query = mem_printf(
+		"family=%s%s%s", family_of(args, lookup), lookup ? "&lookup=" : "", escaped);
+	const struct pages pages = {.path = path,
+		.query = query,
+		.list = "routes",
+		.columns = fib_columns,
+		.n_columns = sizeof(fib_columns) / sizeof(fib_columns[0]),
+		.write = write_nexthops,
+		.none = lookup ? "No route leads there." : "The table is empty.",
+		.legend =
+			"s stale: not repeated yet since pvmd restarted  ! its gateway lies in no "
+			"subnet of the port"};
+	int code = pages_write(cli, &pages);
+
+	free(query);
+	free(escaped);
+	free(path);
+	return code;
+}
+
+/* ---- processes ----------------------------------------------------------------------------- */
+
+static void cell_running(struct table *table, const cJSON *value)
+{
+	if (!cJSON_IsBool(value))
+		table_cell(table, NULL, PAINT_NONE);
+	else if (cJSON_IsTrue(value))
+		table_cell(table, "running", PAINT_GOOD);
+	else
+		table_cell(table, "down", PAINT_BAD);
+}
+
+static void cell_kib(struct table *table, const cJSON *value)
+{
+	if (cJSON_IsNumber(value))
+		table_cellf(table, "%.1f MiB", value->valuedouble / 1024);
+	else
+		table_cell(table, NULL, PAINT_NONE);
+}
+
+static const struct resource_column process_columns[] = {{TABLE_LEFT("PROCESS"), "name", NULL},
+	{TABLE_RIGHT("PID"), "pid", NULL}, {TABLE_LEFT("STATE"), "running", cell_running},
+	{TABLE_RIGHT("RESTARTS"), "restarts", NULL},
+	{TABLE_RIGHT("UP"), "started_ms_ago", resource_cell_duration},
+	{TABLE_RIGHT("CPU"), "cpu_ms", resource_cell_duration},
+	{TABLE_RIGHT("MEMORY"), "rss_kib", cell_kib}, {{NULL, false}, NULL, NULL}};
+
+int pvm_run_processes(struct cli *cli, const struct args *args)
+{
+	static const struct resource processes = {"/processes", "name", process_columns};
+	char *path = part_path(cli, args, "processes");
+	cJSON *json;
+	int code = cli_get(cli, path, &json);
+
+	free(path);
+	if (code != CLI_OK)
+		return code;
+	if (cli->json)
+		json_write(cli->out, json);
+	else
+		resource_write_table(cli, &processes, json_at(json, "items"), 0);
+	cJSON_Delete(json);
+	return CLI_OK;
+}
+
+int pvm_run_signal(struct cli *cli, const struct args *args)
+{
+	char *path = part_path(cli, args, "signal");
+	cJSON *body, *answer;
+	int code = args_body(args, &body, cli->err);
+
+	if (code == CLI_OK) {
+		code = cli_send(cli, "POST", path, body, NULL, &answer);
+		cJSON_Delete(body);
+	}
+	free(path);
+	if (code != CLI_OK)
+		return code;
+	if (cli->json && answer) {
+		json_write(cli->out, answer);
+	} else if (!cli->json) {
+		fprintf(cli->out, "%s sent to ", args->arguments[2]);
+		text_write_safe(cli->out, args->arguments[1]);
+		fputs(" of pvm ", cli->out);
+		text_write_safe(cli->out, args->arguments[0]);
+		fputc('\n', cli->out);
+	}
+	cJSON_Delete(answer);
+	return CLI_OK;
+}
