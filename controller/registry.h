@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef EDGEPLEX_REGISTRY_H
+#define EDGEPLEX_REGISTRY_H
+
+/*
+ * Objects in relation to each other: what a new, changed or deleted object must agree with, and
+ * what it is given (labels, VLANs, addresses, route distinguishers). Every function is one
+ * transaction: it does everything, or nothing and returns -1 with `problem`. Only the database is
+ * touched. Any thread.
+ */
+
+#include "controller/model.h"
+#include "controller/store.h"
+
+/* Chooses `inside` if it is open. With `dry_run` nothing is kept: only the checks are made. */
+int registry_site_create(
+	struct store *store, struct site *site, bool dry_run, struct problem *problem);
+/* `site` as it should be, with the id of the present one. */
+int registry_site_change(struct store *store, const struct site *site, struct problem *problem);
+int registry_site_delete(struct store *store, const char *name, struct problem *problem);
+
+int registry_server_create(
+	struct store *store, struct server *server, bool dry_run, struct problem *problem);
+int registry_server_change(
+	struct store *store, const struct server *server, struct problem *problem);
+int registry_server_delete(struct store *store, const char *name, struct problem *problem);
+
+/* Chooses `vpn_id` if it is open. */
+int registry_customer_create(
+	struct store *store, struct customer *customer, struct problem *problem);
+int registry_customer_delete(struct store *store, const char *name, struct problem *problem);
+
+/* Tells placement which servers can be used. Called inside the transaction: must not block. */
+typedef bool (*registry_reachable_fn)(void *ctx, int64_t server_id);
+
+/*
+ * Stores a port (state PORT_CREATING) with all that it is given, its server, and the operation that
+ * will make it; `op` comes with its steps.
+ */
+int registry_port_create(struct store *store, struct port *port, struct operation *op,
+	registry_reachable_fn reachable, void *ctx, bool dry_run, struct problem *problem);
+int registry_port_change(struct store *store, const struct port *port, struct operation *op,
+	struct problem *problem);
+int registry_port_delete(
+	struct store *store, const char *name, struct operation *op, struct problem *problem);
+/* The end of a port: row and allocations. */
+int registry_port_remove(struct store *store, const struct port *port);
+
+int registry_cvm_create(struct store *store, const char *site, struct operation *op,
+	registry_reachable_fn reachable, void *ctx, struct problem *problem);
+int registry_cvm_delete(
+	struct store *store, const char *site, struct operation *op, struct problem *problem);
+int registry_cvm_remove(struct store *store, const struct cvm *cvm);
+
+/* Objects by name, or a problem 404. */
+int registry_find_site(
+	struct store *store, const char *name, struct site *site, struct problem *problem);
+int registry_find_server(
+	struct store *store, const char *name, struct server *server, struct problem *problem);
+int registry_find_customer(
+	struct store *store, const char *name, struct customer *customer, struct problem *problem);
+int registry_find_port(
+	struct store *store, const char *name, struct port *port, struct problem *problem);
+int registry_find_cvm(
+	struct store *store, const char *site, struct cvm *cvm, struct problem *problem);
+
+#endif

@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef EDGEPLEX_STORE_H
+#define EDGEPLEX_STORE_H
+
+/*
+ * Desired state, kept in SQLite (write-ahead log, synchronous=FULL): when store_commit() has
+ * returned 0, what was written survives a crash and a power cut.
+ *
+ * One connection behind one recursive mutex. Any thread may call; every call is short (it never
+ * waits for anything but the disk). Changes are made between store_begin() and
+ * store_commit()/store_rollback() on one thread. Functions return 0 or a positive errno: ENOENT no
+ * such object, EEXIST a unique value is taken, EBUSY referred to by others, ENOSPC a range is
+ * exhausted, EIO the database failed (store_error_text()).
+ */
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "controller/model.h"
+#include "controller/why.h"
+
+struct store;
+
+/* Opens or creates the database at `path` and migrates it. EIO or EPROTO (newer than we know). */
+int store_open(const char *path, struct store **store, struct why *why);
+void store_close(struct store *store); /* accepts NULL */
+
+int store_begin(struct store *store);
+/* Ends what store_begin() began. When it fails nothing was changed. */
+int store_commit(struct store *store);
+void store_rollback(struct store *store);
+/* What SQLite said last; valid while in a transaction. */
+const char *store_error_text(struct store *store);
+
+/* ---- objects: insert sets the id; lists are sorted by name and the caller free()s them ------ */
+
+int store_site_insert(struct store *store, struct site *site);
+int store_site_update(struct store *store, const struct site *site);
+int store_site_delete(struct store *store, int64_t id);
+int store_site_get(struct store *store, const char *name, struct site *site);
+int store_site_list(struct store *store, struct site **sites, size_t *n);
+
+int store_server_insert(struct store *store, struct server *server);
+int store_server_update(struct store *store, const struct server *server);
+int store_server_delete(struct store *store, int64_t id);
+int store_server_get(struct store *store, const char *name, struct server *server);
+int store_server_list(struct store *store, struct server **servers, size_t *n);
+
+int store_customer_insert(struct store *store, struct customer *customer);
+int store_customer_delete(struct store *store, int64_t id);
+int store_customer_get(struct store *store, const char *name, struct customer *customer);
+int store_customer_list(struct store *store, struct customer **customers, size_t *n);
+
+int store_port_insert(struct store *store, struct port *port);
+/* Writes all but the names: also state, flags, server and what was allocated. */
+int store_port_update(struct store *store, const struct port *port);
+int store_port_delete(struct store *store, int64_t id);
+int store_port_get(struct store *store, const char *name, struct port *port);
+int store_port_list(struct store *store, struct port **ports, size_t *n);
+
+int store_cvm_insert(struct store *store, const struct cvm *cvm);
+int store_cvm_update(struct store *store, const struct cvm *cvm);
+int store_cvm_delete(struct store *store, int64_t site_id);
+int store_cvm_get(struct store *store, const char *site, struct cvm *cvm);
+int store_cvm_list(struct store *store, struct cvm **cvms, size_t *n);
+
+/* ---- allocations: a value of a kind is given once per scope, kept until its owner lets go ---- */
+
+enum alloc_kind { ALLOC_LABEL, ALLOC_VLAN, ALLOC_INSIDE, ALLOC_MAC, ALLOC_RD };
+
+/* The lowest free value of `range`; `scope` is a site's id, or 0 for all sites. ENOSPC. */
+int store_alloc_lowest(struct store *store, int64_t scope, enum alloc_kind kind, struct range range,
+	const char *owner, uint32_t *value);
+int store_alloc_exact(
+	struct store *store, int64_t scope, enum alloc_kind kind, int64_t value, const char *owner);
+/* Everything that `owner` ("port/green-a") has. */
+int store_alloc_release(struct store *store, const char *owner);
+/* How many values of `range` are taken. */
+int store_alloc_count(
+	struct store *store, int64_t scope, enum alloc_kind kind, struct range range, uint32_t *n);
+
+/* ---- operations --------------------------------------------------------------------------- */
+
+#define OPERATION_MAX_STEPS 8
+
+enum operation_state { OPERATION_RUNNING, OPERATION_SUCCEEDED, OPERATION_FAILED };
+enum step_state { STEP_PENDING, STEP_RUNNING, STEP_SUCCEEDED, STEP_FAILED, STEP_UNDONE };
+
+struct operation {
+	int64_t id;
+	char verb[16];   /* create, change, delete */
+	char object[48]; /* "port/green-a" */
+	enum operation_state state;
+	bool undoing; /* a step failed; what was done is being taken back */
+	uint32_t wait_s;
+	int64_t created_ms, finished_ms; /* since the epoch; 0: not yet */
+	struct problem error;            /* status 0: none */
+	size_t n_steps;
+	struct operation_step {
+		char name[24];
+		enum step_state state;
+		int64_t started_ms, took_ms; /* since the operation's creation; -1: not yet */
+		char detail[256];
+	} steps[OPERATION_MAX_STEPS];
+};
+
+int store_operation_insert(struct store *store, struct operation *op);
+/* Writes state, error and all steps. */
+int store_operation_update(struct store *store, const struct operation *op);
+int store_operation_get(struct store *store, int64_t id, struct operation *op);
+/* Newest first, at most `limit`; `before` 0: from the newest. */
+int store_operation_list(
+	struct store *store, int64_t before, size_t limit, struct operation **ops, size_t *n);
+/* Ids of those that run, oldest first. */
+int store_operation_unfinished(struct store *store, int64_t **ids, size_t *n);
+/* The running operation on `object`, or ENOENT. */
+int store_operation_of(struct store *store, const char *object, int64_t *id);
+
+/* ---- events ------------------------------------------------------------------------------- */
+
+#define STORE_EVENTS_KEPT 10000
+
+struct event {
+	int64_t id, time_ms;
+	char severity[8]; /* info, warning, error */
+	char object[48];
+	char text[512];
+};
+
+int store_event_add(
+	struct store *store, const char *severity, const char *object, const char *text);
+/* Oldest first, those with an id above `after`. */
+int store_event_list(
+	struct store *store, int64_t after, size_t limit, struct event **events, size_t *n);
+
+#endif
