@@ -1,0 +1,789 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+
+#include "controller/engine.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "common/log.h"
+#include "controller/registry.h"
+
+#define WORKERS 8
+#define POLL_MS 300
+
+struct engine {
+	struct store *store;
+	struct fleet *fleet;
+	pthread_t workers[WORKERS];
+	size_t n_workers;
+	pthread_mutex_t lock;
+	pthread_cond_t work;    /* a job came, or the end */
+	pthread_cond_t changed; /* an operation went on */
+	bool stopping;
+	struct job {
+		struct job *next;
+		int64_t id;
+	} * jobs, **jobs_tail;
+};
+
+/* One operation, being done. */
+struct run {
+	struct engine *engine;
+	struct operation op;
+	struct operation_step *step; /* the one being done or undone */
+	const char *name;            /* of the object, without its kind */
+};
+
+typedef int (*step_fn)(struct run *run, struct problem *problem);
+
+struct step_kind {
+	const char *name;
+	step_fn run;
+	step_fn undo; /* NULL: nothing to undo */
+	bool soft;    /* its failure ends the operation, but nothing is undone */
+};
+
+static int64_t realtime_ms(void)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_REALTIME, &now);
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+static int database_failed(struct problem *problem)
+{
+	return problem_set(problem, 500, "internal",
+		"the database can't be used: check disk space and permissions of the state "
+		"directory");
+}
+
+static void save(struct run *run)
+{
+	struct engine *engine = run->engine;
+	if (store_operation_update(engine->store, &run->op) != 0)
+		log_error("an operation's progress could not be stored, check the disk id=%lld",
+			(long long)run->op.id);
+	pthread_mutex_lock(&engine->lock);
+	pthread_cond_broadcast(&engine->changed);
+	pthread_mutex_unlock(&engine->lock);
+}
+
+/* ---- steps of ports ----------------------------------------------------------------------- */
+
+static int load_port(struct run *run, struct port *port, struct problem *problem)
+{
+	return registry_find_port(run->engine->store, run->name, port, problem);
+}
+
+static int save_port(struct run *run, const struct port *port, struct problem *problem)
+{
+	return store_port_update(run->engine->store, port) == 0 ? 0 : database_failed(problem);
+}
+
+/* Allocation and placement were done in the transaction that stored the port. */
+static int step_done(struct run *run, struct problem *problem)
+{
+	(void)run;
+	(void)problem;
+	return 0;
+}
+
+static int port_forget(struct run *run, struct problem *problem)
+{
+	struct port port;
+	int err = store_port_get(run->engine->store, run->name, &port);
+	if (err == ENOENT)
+		return 0; /* forgotten before a crash */
+	if (err == 0)
+		err = registry_port_remove(run->engine->store, &port);
+	return err == 0 ? 0 : database_failed(problem);
+}
+
+static int port_start(struct run *run, struct problem *problem)
+{
+	struct port port;
+	if (load_port(run, &port, problem) != 0)
+		return -1;
+	port.started = true;
+	if (save_port(run, &port, problem) != 0)
+		return -1;
+	snprintf(run->step->detail, sizeof(run->step->detail), "on server %s", port.server);
+	return fleet_vm_start(run->engine->fleet, run->op.object, problem);
+}
+
+static int port_stop(struct run *run, struct problem *problem)
+{
+	struct port port;
+	if (load_port(run, &port, problem) != 0)
+		return -1;
+	port.started = false;
+	if (save_port(run, &port, problem) != 0)
+		return -1;
+	return fleet_vm_stop(run->engine->fleet, run->op.object, problem);
+}
+
+static int vm_configure(struct run *run, struct problem *problem)
+{
+	return fleet_vm_configure(run->engine->fleet, run->op.object, problem);
+}
+
+static int configure_its_cvm(struct run *run, const struct port *port, struct problem *problem)
+{
+	char cvm[48];
+	snprintf(cvm, sizeof(cvm), "cvm/%s", port->site);
+	return fleet_vm_configure(run->engine->fleet, cvm, problem);
+}
+
+static int port_join_cvm(struct run *run, struct problem *problem)
+{
+	struct port port;
+	if (load_port(run, &port, problem) != 0)
+		return -1;
+	port.in_cvm = true;
+	if (save_port(run, &port, problem) != 0)
+		return -1;
+	return configure_its_cvm(run, &port, problem);
+}
+
+/* Never fails because of the CVM: its keeper tells it as soon as it answers. */
+static int port_leave_cvm(struct run *run, struct problem *problem)
+{
+	struct port port;
+	struct problem unreachable = {0};
+	if (load_port(run, &port, problem) != 0)
+		return -1;
+	port.in_cvm = false;
+	if (save_port(run, &port, problem) != 0)
+		return -1;
+	if (!fleet_cvm_answers(run->engine->fleet, port.site) ||
+		configure_its_cvm(run, &port, &unreachable) != 0)
+		snprintf(run->step->detail, sizeof(run->step->detail),
+			"the CVM doesn't answer now and will be told when it does");
+	return 0;
+}
+
+static int sync_switch(struct run *run, const char *site, struct problem *problem)
+{
+	return fleet_sync_switch(
+		run->engine->fleet, site, run->step->detail, sizeof(run->step->detail), problem);
+}
+
+static int port_on_switch(struct run *run, bool on, struct problem *problem)
+{
+	struct port port;
+	if (load_port(run, &port, problem) != 0)
+		return -1;
+	port.in_fabric = on;
+	if (save_port(run, &port, problem) != 0)
+		return -1;
+	return sync_switch(run, port.site, problem);
+}
+
+static int port_connect(struct run *run, struct problem *problem)
+{
+	return port_on_switch(run, true, problem);
+}
+
+static int port_fence(struct run *run, struct problem *problem)
+{
+	return port_on_switch(run, false, problem);
+}
+
+static int wait_for_service(
+	struct run *run, const char *problem_type, const char *kept, struct problem *problem)
+{
+	struct engine *engine = run->engine;
+	int64_t until = run->op.created_ms + run->step->started_ms + run->op.wait_s * INT64_C(1000);
+	char missing[512] = "", told[sizeof(run->step->detail)];
+	while (!fleet_vm_serves(engine->fleet, run->op.object, missing, sizeof(missing))) {
+		snprintf(told, sizeof(told), "%.*s", (int)sizeof(told) - 1, missing);
+		if (strcmp(told, run->step->detail) != 0) {
+			snprintf(run->step->detail, sizeof(run->step->detail), "%s", told);
+			save(run);
+		}
+		if (realtime_ms() >= until)
+			return problem_set(problem, 504, problem_type, "after %u s: %s. %s",
+				run->op.wait_s, missing, kept);
+		if (!fleet_pause(engine->fleet, POLL_MS))
+			return problem_set(
+				problem, 503, "interrupted", "edgeplexd is being stopped");
+	}
+	run->step->detail[0] = '\0';
+	return 0;
+}
+
+static int port_wait(struct run *run, struct problem *problem)
+{
+	struct port port;
+	if (load_port(run, &port, problem) != 0)
+		return -1;
+	port.state = PORT_ACTIVE;
+	if (save_port(run, &port, problem) != 0)
+		return -1;
+	return wait_for_service(run, "no-routes",
+		"The port stays provisioned and comes up by itself when that is mended", problem);
+}
+
+/* ---- steps of CVMs ------------------------------------------------------------------------ */
+
+static int load_cvm(struct run *run, struct cvm *cvm, struct problem *problem)
+{
+	return registry_find_cvm(run->engine->store, run->name, cvm, problem);
+}
+
+static int save_cvm(struct run *run, const struct cvm *cvm, struct problem *problem)
+{
+	return store_cvm_update(run->engine->store, cvm) == 0 ? 0 : database_failed(problem);
+}
+
+static int cvm_forget(struct run *run, struct problem *problem)
+{
+	struct cvm cvm;
+	int err = store_cvm_get(run->engine->store, run->name, &cvm);
+	if (err == ENOENT)
+		return 0;
+	if (err == 0)
+		err = registry_cvm_remove(run->engine->store, &cvm);
+	return err == 0 ? 0 : database_failed(problem);
+}
+
+static int cvm_start(struct run *run, struct problem *problem)
+{
+	struct cvm cvm;
+	if (load_cvm(run, &cvm, problem) != 0)
+		return -1;
+	cvm.started = true;
+	if (save_cvm(run, &cvm, problem) != 0)
+		return -1;
+	snprintf(run->step->detail, sizeof(run->step->detail), "on server %s", cvm.server);
+	return fleet_vm_start(run->engine->fleet, run->op.object, problem);
+}
+
+static int cvm_stop(struct run *run, struct problem *problem)
+{
+	struct cvm cvm;
+	if (load_cvm(run, &cvm, problem) != 0)
+		return -1;
+	cvm.started = false;
+	if (save_cvm(run, &cvm, problem) != 0)
+		return -1;
+	return fleet_vm_stop(run->engine->fleet, run->op.object, problem);
+}
+
+static int cvm_on_switch(struct run *run, bool on, struct problem *problem)
+{
+	struct cvm cvm;
+	if (load_cvm(run, &cvm, problem) != 0)
+		return -1;
+	cvm.in_fabric = on;
+	if (save_cvm(run, &cvm, problem) != 0)
+		return -1;
+	return sync_switch(run, run->name, problem);
+}
+
+static int cvm_connect(struct run *run, struct problem *problem)
+{
+	return cvm_on_switch(run, true, problem);
+}
+
+static int cvm_fence(struct run *run, struct problem *problem)
+{
+	return cvm_on_switch(run, false, problem);
+}
+
+static int cvm_wait(struct run *run, struct problem *problem)
+{
+	struct cvm cvm;
+	if (load_cvm(run, &cvm, problem) != 0)
+		return -1;
+	cvm.state = PORT_ACTIVE;
+	if (save_cvm(run, &cvm, problem) != 0)
+		return -1;
+	return wait_for_service(run, "no-core",
+		"The CVM stays provisioned and connects by itself when that is mended", problem);
+}
+
+/* ---- kinds of operations ------------------------------------------------------------------ */
+
+/* `allocate` comes first and is undone last: it owns the object's row and all it was given. */
+static const struct step_kind port_create_steps[] = {
+	{"allocate", step_done, port_forget, false},
+	{"place", step_done, NULL, false},
+	{"start-vm", port_start, port_stop, false},
+	{"configure-pvm", vm_configure, NULL, false},
+	{"configure-cvm", port_join_cvm, port_leave_cvm, false},
+	{"program-switch", port_connect, port_fence, false},
+	{"wait-for-routes", port_wait, NULL, true},
+	{0},
+};
+
+static const struct step_kind port_change_steps[] = {
+	{"configure-pvm", vm_configure, NULL, true},
+	{"program-switch", port_connect, NULL, true},
+	{"wait-for-routes", port_wait, NULL, true},
+	{0},
+};
+
+static const struct step_kind port_delete_steps[] = {
+	{"fence", port_fence, NULL, true},
+	{"leave-cvm", port_leave_cvm, NULL, true},
+	{"stop-vm", port_stop, NULL, true},
+	{"release", port_forget, NULL, true},
+	{0},
+};
+
+static const struct step_kind cvm_create_steps[] = {
+	{"allocate", step_done, cvm_forget, false},
+	{"place", step_done, NULL, false},
+	{"start-vm", cvm_start, cvm_stop, false},
+	{"configure-cvm", vm_configure, NULL, false},
+	{"program-switch", cvm_connect, cvm_fence, false},
+	{"wait-for-core", cvm_wait, NULL, true},
+	{0},
+};
+
+static const struct step_kind cvm_delete_steps[] = {
+	{"fence", cvm_fence, NULL, true},
+	{"stop-vm", cvm_stop, NULL, true},
+	{"release", cvm_forget, NULL, true},
+	{0},
+};
+
+static const struct {
+	const char *verb, *prefix;
+	const struct step_kind *steps;
+} kinds[] = {
+	{"create", "port/", port_create_steps},
+	{"change", "port/", port_change_steps},
+	{"delete", "port/", port_delete_steps},
+	{"create", "cvm/", cvm_create_steps},
+	{"delete", "cvm/", cvm_delete_steps},
+};
+
+static const struct step_kind *steps_of(const struct operation *op)
+{
+	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+		if (strcmp(kinds[i].verb, op->verb) == 0 &&
+			strncmp(kinds[i].prefix, op->object, strlen(kinds[i].prefix)) == 0)
+			return kinds[i].steps;
+	}
+	return NULL;
+}
+
+/* ---- running ------------------------------------------------------------------------------ */
+
+static bool is_interrupted(const struct problem *problem)
+{
+	return strcmp(problem->type, "interrupted") == 0;
+}
+
+static void finish(struct run *run, enum operation_state state)
+{
+	struct operation *op = &run->op;
+	op->state = state;
+	op->finished_ms = realtime_ms();
+	save(run);
+	if (state == OPERATION_SUCCEEDED)
+		fleet_event(run->engine->fleet, "info", op->object, "%s succeeded in %.1f s",
+			op->verb, (double)(op->finished_ms - op->created_ms) / 1000);
+	else
+		fleet_event(run->engine->fleet, "error", op->object, "%s failed: %s", op->verb,
+			op->error.detail);
+	fleet_kick(run->engine->fleet);
+}
+
+/* Appends to the operation's error. */
+static void add_to_error(struct operation *op, const char *text)
+{
+	size_t len = strlen(op->error.detail);
+	snprintf(op->error.detail + len, sizeof(op->error.detail) - len, "%s", text);
+}
+
+/* Takes back what was done, last step first. Returns false if it is to go on after a restart. */
+static bool undo(struct run *run, const struct step_kind *steps)
+{
+	struct operation *op = &run->op;
+	for (size_t i = op->n_steps; i-- > 0;) {
+		struct problem problem = {0};
+		struct operation_step *step = &op->steps[i];
+		if (step->state == STEP_PENDING || step->state == STEP_UNDONE)
+			continue;
+		run->step = step;
+		if (steps[i].undo != NULL && steps[i].undo(run, &problem) != 0) {
+			if (is_interrupted(&problem))
+				return false;
+			if (problem.status == 404)
+				continue; /* it was gone before a crash */
+			char text[400];
+			snprintf(text, sizeof(text),
+				". Taking back step %s failed too: %.200s. Delete %.40s when that "
+				"is "
+				"mended",
+				step->name, problem.detail, op->object);
+			add_to_error(op, text);
+			finish(run, OPERATION_FAILED);
+			return true;
+		}
+		if (step->state != STEP_FAILED)
+			step->state = STEP_UNDONE;
+		save(run);
+	}
+	add_to_error(op, ". Everything was taken back");
+	finish(run, OPERATION_FAILED);
+	return true;
+}
+
+/* Does one step. Returns 0, -1 with the operation's error, or EINTR: go on after a restart. */
+static int do_step(struct run *run, const struct step_kind *kind)
+{
+	struct operation *op = &run->op;
+	struct problem problem = {0};
+	int64_t begun = realtime_ms();
+	if (run->step->state != STEP_RUNNING) {
+		run->step->state = STEP_RUNNING;
+		run->step->started_ms = begun - op->created_ms;
+		save(run);
+	}
+	int rc = kind->run(run, &problem);
+	if (rc != 0 && is_interrupted(&problem))
+		return EINTR;
+	run->step->took_ms = realtime_ms() - op->created_ms - run->step->started_ms;
+	run->step->state = rc == 0 ? STEP_SUCCEEDED : STEP_FAILED;
+	if (rc != 0) {
+		op->error = problem;
+		snprintf(run->step->detail, sizeof(run->step->detail), "%.*s",
+			(int)sizeof(run->step->detail) - 1, problem.detail);
+		op->undoing = !kind->soft;
+	}
+	save(run);
+	return rc;
+}
+
+static void run_operation(struct engine *engine, int64_t id)
+{
+	struct run run = {.engine = engine};
+	if (store_operation_get(engine->store, id, &run.op) != 0)
+		return;
+	run.name = strchr(run.op.object, '/') + 1;
+	const struct step_kind *steps = steps_of(&run.op);
+	if (steps == NULL) {
+		problem_set(
+			&run.op.error, 500, "internal", "this edgeplexd knows no such operation");
+		finish(&run, OPERATION_FAILED);
+		return;
+	}
+	for (size_t i = 0; i < run.op.n_steps && !run.op.undoing; i++) {
+		run.step = &run.op.steps[i];
+		if (run.step->state == STEP_SUCCEEDED)
+			continue;
+		int rc = do_step(&run, &steps[i]);
+		if (rc == EINTR)
+			return;
+		if (rc != 0 && steps[i].soft) {
+			finish(&run, OPERATION_FAILED);
+			return;
+		}
+	}
+	if (run.op.undoing)
+		undo(&run, steps);
+	else
+		finish(&run, OPERATION_SUCCEEDED);
+}
+
+static void *worker_main(void *arg)
+{
+	struct engine *engine = arg;
+	pthread_mutex_lock(&engine->lock);
+	while (!engine->stopping) {
+		struct job *job = engine->jobs;
+		if (job == NULL) {
+			pthread_cond_wait(&engine->work, &engine->lock);
+			continue;
+		}
+		engine->jobs = job->next;
+		if (engine->jobs == NULL)
+			engine->jobs_tail = &engine->jobs;
+		pthread_mutex_unlock(&engine->lock);
+		run_operation(engine, job->id);
+		free(job);
+		pthread_mutex_lock(&engine->lock);
+	}
+	pthread_mutex_unlock(&engine->lock);
+	return NULL;
+}
+
+/* If memory runs out the operation stays in the store, and is taken up at the next start. */
+static void enqueue(struct engine *engine, int64_t id)
+{
+	struct job *job = calloc(1, sizeof(*job));
+	if (job == NULL) {
+		log_error("no memory to begin an operation, restart edgeplexd id=%lld",
+			(long long)id);
+		return;
+	}
+	job->id = id;
+	pthread_mutex_lock(&engine->lock);
+	*engine->jobs_tail = job;
+	engine->jobs_tail = &job->next;
+	pthread_cond_signal(&engine->work);
+	pthread_mutex_unlock(&engine->lock);
+}
+
+struct engine *engine_start(struct store *store, struct fleet *fleet)
+{
+	int64_t *ids = NULL;
+	size_t n = 0;
+	struct engine *engine = calloc(1, sizeof(*engine));
+	if (engine == NULL)
+		return NULL;
+	engine->store = store;
+	engine->fleet = fleet;
+	engine->jobs_tail = &engine->jobs;
+	pthread_condattr_t attr;
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_mutex_init(&engine->lock, NULL);
+	pthread_cond_init(&engine->work, NULL);
+	pthread_cond_init(&engine->changed, &attr);
+	pthread_condattr_destroy(&attr);
+
+	int err = store_operation_unfinished(store, &ids, &n);
+	for (size_t i = 0; i < n && err == 0; i++) {
+		log_info("taking up an unfinished operation id=%lld", (long long)ids[i]);
+		enqueue(engine, ids[i]);
+	}
+	free(ids);
+	while (err == 0 && engine->n_workers < WORKERS) {
+		err = pthread_create(
+			&engine->workers[engine->n_workers], NULL, worker_main, engine);
+		if (err == 0)
+			engine->n_workers++;
+	}
+	if (err != 0) {
+		engine_stop(engine);
+		errno = err;
+		return NULL;
+	}
+	return engine;
+}
+
+void engine_shutdown(struct engine *engine)
+{
+	pthread_mutex_lock(&engine->lock);
+	engine->stopping = true;
+	pthread_cond_broadcast(&engine->work);
+	pthread_cond_broadcast(&engine->changed);
+	pthread_mutex_unlock(&engine->lock);
+}
+
+void engine_stop(struct engine *engine)
+{
+	if (engine == NULL)
+		return;
+	engine_shutdown(engine);
+	for (size_t i = 0; i < engine->n_workers; i++)
+		pthread_join(engine->workers[i], NULL);
+	while (engine->jobs != NULL) {
+		struct job *next = engine->jobs->next;
+		free(engine->jobs);
+		engine->jobs = next;
+	}
+	pthread_mutex_destroy(&engine->lock);
+	pthread_cond_destroy(&engine->work);
+	pthread_cond_destroy(&engine->changed);
+	free(engine);
+}
+
+/* ---- beginning operations ----------------------------------------------------------------- */
+
+static void new_operation(
+	struct operation *op, const char *verb, const char *kind, const char *name, uint32_t wait_s)
+{
+	*op = (struct operation){
+		.state = OPERATION_RUNNING,
+		.wait_s = wait_s,
+		.created_ms = realtime_ms(),
+	};
+	snprintf(op->verb, sizeof(op->verb), "%s", verb);
+	snprintf(op->object, sizeof(op->object), "%s/%.30s", kind, name);
+	for (const struct step_kind *step = steps_of(op); step->name != NULL; step++) {
+		struct operation_step *stored = &op->steps[op->n_steps++];
+		snprintf(stored->name, sizeof(stored->name), "%s", step->name);
+		stored->started_ms = stored->took_ms = -1;
+	}
+}
+
+static bool server_reachable(void *ctx, int64_t server_id)
+{
+	return fleet_server_connected(ctx, server_id);
+}
+
+int engine_port_create(struct engine *engine, struct port *port, uint32_t wait_s,
+	struct operation *op, struct problem *problem)
+{
+	struct site site;
+	new_operation(op, "create", "port", port->name, wait_s);
+	/* First with nothing kept: only what could be created at all is worth asking the switch. */
+	struct port trial = *port;
+	struct operation trial_op = *op;
+	if (registry_port_create(engine->store, &trial, &trial_op, server_reachable, engine->fleet,
+		    true, problem) != 0 ||
+		registry_find_site(engine->store, port->site, &site, problem) != 0 ||
+		fleet_site_check_port(
+			engine->fleet, &site, port->switch_port, "/switch_port", problem) != 0 ||
+		registry_port_create(engine->store, port, op, server_reachable, engine->fleet,
+			false, problem) != 0)
+		return -1;
+	enqueue(engine, op->id);
+	return 0;
+}
+
+int engine_port_change(struct engine *engine, const struct port *port, uint32_t wait_s,
+	struct operation *op, struct problem *problem)
+{
+	new_operation(op, "change", "port", port->name, wait_s);
+	if (registry_port_change(engine->store, port, op, problem) != 0)
+		return -1;
+	enqueue(engine, op->id);
+	return 0;
+}
+
+int engine_port_delete(
+	struct engine *engine, const char *name, struct operation *op, struct problem *problem)
+{
+	new_operation(op, "delete", "port", name, 0);
+	if (registry_port_delete(engine->store, name, op, problem) != 0)
+		return -1;
+	enqueue(engine, op->id);
+	return 0;
+}
+
+int engine_cvm_create(struct engine *engine, const char *site, uint32_t wait_s,
+	struct operation *op, struct problem *problem)
+{
+	new_operation(op, "create", "cvm", site, wait_s);
+	if (registry_cvm_create(
+		    engine->store, site, op, server_reachable, engine->fleet, problem) != 0)
+		return -1;
+	enqueue(engine, op->id);
+	return 0;
+}
+
+int engine_cvm_delete(
+	struct engine *engine, const char *site, struct operation *op, struct problem *problem)
+{
+	new_operation(op, "delete", "cvm", site, 0);
+	if (registry_cvm_delete(engine->store, site, op, problem) != 0)
+		return -1;
+	enqueue(engine, op->id);
+	return 0;
+}
+
+/* ---- looking ------------------------------------------------------------------------------ */
+
+static size_t steps_begun(const struct operation *op)
+{
+	size_t n = 0;
+	for (size_t i = 0; i < op->n_steps; i++)
+		n += op->steps[i].state != STEP_PENDING;
+	return n;
+}
+
+int engine_operation_wait(struct engine *engine, int64_t id, unsigned wait_ms, size_t since_step,
+	struct operation *op)
+{
+	struct timespec until;
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_sec += wait_ms / 1000;
+	until.tv_nsec += (long)(wait_ms % 1000) * 1000000;
+	if (until.tv_nsec >= 1000000000) {
+		until.tv_sec++;
+		until.tv_nsec -= 1000000000;
+	}
+	for (;;) {
+		/*
+		 * The store is read under the lock, so that no change is missed; that's the only
+		 * place where this lock is held over it, and the store never takes this lock.
+		 */
+		pthread_mutex_lock(&engine->lock);
+		int err = store_operation_get(engine->store, id, op);
+		bool news = err != 0 || op->state != OPERATION_RUNNING ||
+			    steps_begun(op) > since_step || engine->stopping;
+		if (!news && wait_ms > 0)
+			news = pthread_cond_timedwait(&engine->changed, &engine->lock, &until) ==
+			       ETIMEDOUT;
+		else
+			news = true;
+		pthread_mutex_unlock(&engine->lock);
+		if (news)
+			return err;
+	}
+}
+
+const char *engine_operation_state_name(enum operation_state state)
+{
+	static const char *const names[] = {"running", "succeeded", "failed"};
+	return names[state];
+}
+
+static const char *step_state_name(enum step_state state)
+{
+	static const char *const names[] = {"pending", "running", "succeeded", "failed", "undone"};
+	return names[state];
+}
+
+static void add_time(cJSON *json, const char *name, int64_t ms)
+{
+	char text[40];
+	struct tm tm;
+	time_t seconds = (time_t)(ms / 1000);
+	gmtime_r(&seconds, &tm);
+	size_t len = strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%S", &tm);
+	snprintf(text + len, sizeof(text) - len, ".%03dZ", (int)(ms % 1000));
+	cJSON_AddStringToObject(json, name, text);
+}
+
+cJSON *engine_operation_json(const struct operation *op)
+{
+	size_t done = 0;
+	const char *current = "";
+	cJSON *json = cJSON_CreateObject();
+	cJSON *steps = cJSON_CreateArray();
+	for (size_t i = 0; i < op->n_steps; i++) {
+		const struct operation_step *step = &op->steps[i];
+		done += step->state == STEP_SUCCEEDED;
+		if (step->state == STEP_RUNNING || step->state == STEP_FAILED)
+			current = step->name;
+		cJSON *item = cJSON_CreateObject();
+		cJSON_AddStringToObject(item, "name", step->name);
+		cJSON_AddStringToObject(item, "state", step_state_name(step->state));
+		if (step->started_ms >= 0)
+			cJSON_AddNumberToObject(item, "started_ms", (double)step->started_ms);
+		if (step->took_ms >= 0)
+			cJSON_AddNumberToObject(item, "took_ms", (double)step->took_ms);
+		cJSON_AddStringToObject(item, "detail", step->detail);
+		cJSON_AddItemToArray(steps, item);
+	}
+	cJSON_AddNumberToObject(json, "id", (double)op->id);
+	cJSON_AddStringToObject(json, "verb", op->verb);
+	cJSON_AddStringToObject(json, "object", op->object);
+	cJSON_AddStringToObject(json, "state", engine_operation_state_name(op->state));
+	cJSON_AddStringToObject(json, "step", current);
+	cJSON_AddItemToObject(json, "steps", steps);
+	cJSON_AddNumberToObject(
+		json, "progress", op->n_steps == 0 ? 1 : (double)done / (double)op->n_steps);
+	if (op->error.status != 0)
+		cJSON_AddItemToObject(json, "error", problem_to_json(&op->error));
+	else
+		cJSON_AddNullToObject(json, "error");
+	add_time(json, "created", op->created_ms);
+	if (op->finished_ms != 0)
+		add_time(json, "finished", op->finished_ms);
+	else
+		cJSON_AddNullToObject(json, "finished");
+	return json;
+}

@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef EDGEPLEX_FLEET_H
+#define EDGEPLEX_FLEET_H
+
+/*
+ * The real things: edge switches, servers and VMs, and making them be what the store says.
+ *
+ * Each site has a thread, its keeper: every 2 s, and whenever it is kicked, it compares what should
+ * be with what is, and mends the difference: rules of the switch, VMs that should run but don't,
+ * configurations that aren't the newest. Operations call the same functions to have something done
+ * now and to hear how it went. So whatever is interrupted is mended by whoever comes next.
+ *
+ * Objects are named as in the API: "port/green-a" is a port's PVM, "cvm/a" a site's CVM. Functions
+ * may be called from any thread. Those that take a `struct problem` block, up to the time limits
+ * given, and return 0 or -1 with `problem`.
+ */
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <cjson/cJSON.h>
+
+#include "controller/model.h"
+#include "controller/store.h"
+
+struct fleet;
+struct fleet_site;
+struct fleet_server;
+
+struct fleet_options {
+	const char *image_dir;   /* holds vmlinuz and initramfs.img, on every server */
+	const char *console_dir; /* on every server; NULL: consoles are not kept */
+};
+
+/* Opens switches, servers and VMs that the store knows, and starts the keepers. NULL with errno. */
+struct fleet *fleet_start(struct store *store, const struct fleet_options *options);
+
+/* Makes waiting functions return soon. Nothing real is stopped. */
+void fleet_shutdown(struct fleet *fleet);
+/* Call after fleet_shutdown(), when no other thread uses it any more. Accepts NULL. */
+void fleet_free(struct fleet *fleet);
+
+/* Lets everybody look again at once: desired state was changed. Doesn't block. */
+void fleet_kick(struct fleet *fleet);
+
+/* Waits for `ms`; returns false at once when the fleet shuts down. */
+bool fleet_pause(struct fleet *fleet, unsigned ms);
+
+/*
+ * A site that isn't stored yet: connects to its switch and checks its core port. Then either
+ * fleet_site_keep() once it is stored (with its id set), or fleet_site_drop().
+ */
+int fleet_site_open(struct fleet *fleet, const struct site *site, struct fleet_site **out,
+	struct problem *problem);
+void fleet_site_keep(struct fleet *fleet, struct fleet_site *opened, const struct site *site);
+void fleet_site_drop(struct fleet *fleet, struct fleet_site *opened);
+void fleet_site_remove(struct fleet *fleet, int64_t site_id);
+/* Is the switch connected now? Doesn't block. */
+bool fleet_site_connected(struct fleet *fleet, int64_t site_id);
+/* Has the site's switch a port of this name? `field` is that of the request. */
+int fleet_site_check_port(struct fleet *fleet, const struct site *site, const char *port,
+	const char *field, struct problem *problem);
+
+/* The same for a server. */
+int fleet_server_open(struct fleet *fleet, const struct server *server, struct fleet_server **out,
+	struct problem *problem);
+void fleet_server_keep(
+	struct fleet *fleet, struct fleet_server *opened, const struct server *server);
+void fleet_server_drop(struct fleet *fleet, struct fleet_server *opened);
+void fleet_server_remove(struct fleet *fleet, int64_t server_id);
+bool fleet_server_connected(struct fleet *fleet, int64_t server_id);
+/* Adds what is known of the machine ("connected", "cpus", "memory_free_mib"…). Blocks. */
+void fleet_server_describe(struct fleet *fleet, int64_t server_id, cJSON *json);
+
+/* Makes the site's switch serve what the store says. */
+int fleet_sync_switch(
+	struct fleet *fleet, const char *site, char *detail, size_t size, struct problem *problem);
+
+/* Starts the object's VM if it doesn't run, and waits until its guest has booted. */
+int fleet_vm_start(struct fleet *fleet, const char *object, struct problem *problem);
+/* Gives the object's guest its configuration, unless it has it. */
+int fleet_vm_configure(struct fleet *fleet, const char *object, struct problem *problem);
+/* Is the channel to the site's CVM open? Doesn't block. */
+bool fleet_cvm_answers(struct fleet *fleet, const char *site);
+/* Ends the object's VM, wherever it stands. */
+int fleet_vm_stop(struct fleet *fleet, const char *object, struct problem *problem);
+
+/*
+ * Asks the guest afresh, and says whether the object gives service (health.h).
+ * Returns true, or false with `missing`.
+ */
+bool fleet_vm_serves(struct fleet *fleet, const char *object, char *missing, size_t size);
+
+/* Calls a method of the object's guest. An error answer becomes a problem. */
+int fleet_vm_call(struct fleet *fleet, const char *object, const char *method, const cJSON *params,
+	int timeout_ms, cJSON **result, struct problem *problem);
+
+enum fleet_vm_state { FLEET_VM_ABSENT, FLEET_VM_STARTING, FLEET_VM_RUNNING, FLEET_VM_UNKNOWN };
+
+struct fleet_vm_view {
+	enum fleet_vm_state state;
+	bool serves;
+	char missing[512];   /* why not, if !serves */
+	int64_t uptime_ms;   /* of the guest; -1 unknown */
+	cJSON *daemon, *fwd; /* newest pvm.status or cvm.status, fwd.status; NULL: none */
+	uint64_t cpu_ms, rss_kib;
+	uint64_t memory_kib;
+};
+
+/* What was last seen; doesn't block. Free with fleet_vm_view_free(). */
+void fleet_vm_view(struct fleet *fleet, const char *object, struct fleet_vm_view *view);
+void fleet_vm_view_free(struct fleet_vm_view *view);
+const char *fleet_vm_state_name(enum fleet_vm_state state);
+
+/* Notes an event for the operator; written by a thread of the fleet. Doesn't block. */
+__attribute__((format(printf, 4, 5))) void fleet_event(
+	struct fleet *fleet, const char *severity, const char *object, const char *fmt, ...);
+
+#endif
