@@ -1,0 +1,873 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+
+/* What each resource of the API does. One table of routes, at the end, is the whole of it. */
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "controller/api_internal.h"
+#include "controller/registry.h"
+
+#define LIST_LIMIT 1000
+#define WAIT_MS_MAX 60000
+#define GUEST_QUERY_MS 10000
+
+static void database_failed(struct api_request *request)
+{
+	problem_set(&request->problem, 500, "internal",
+		"the database can't be used: check disk space and permissions of the state "
+		"directory");
+}
+
+static void created(struct api_request *request, const char *resource, const char *name)
+{
+	request->status = 201;
+	snprintf(request->location, sizeof(request->location), "/v1/%s/%s", resource, name);
+}
+
+static void accepted(struct api_request *request, const struct operation *op)
+{
+	request->status = 202;
+	snprintf(request->location, sizeof(request->location), "/v1/operations/%lld",
+		(long long)op->id);
+	request->answer = engine_operation_json(op);
+}
+
+/* `items` (taken) as a list's answer. */
+static void answer_list(struct api_request *request, cJSON *items)
+{
+	request->answer = cJSON_CreateObject();
+	cJSON_AddItemToObject(request->answer, "items", items);
+}
+
+/* ---- sites -------------------------------------------------------------------------------- */
+
+static cJSON *site_json(struct api_request *request, const struct site *site)
+{
+	cJSON *json = model_site_json(site);
+	cJSON_AddBoolToObject(
+		json, "switch_connected", fleet_site_connected(request->api->fleet, site->id));
+	return json;
+}
+
+static void sites_list(struct api_request *request)
+{
+	struct site *sites;
+	size_t n;
+	if (store_site_list(request->api->store, &sites, &n) != 0) {
+		database_failed(request);
+		return;
+	}
+	cJSON *items = cJSON_CreateArray();
+	for (size_t i = 0; i < n; i++)
+		cJSON_AddItemToArray(items, site_json(request, &sites[i]));
+	free(sites);
+	answer_list(request, items);
+}
+
+static void site_create(struct api_request *request)
+{
+	struct api *api = request->api;
+	struct site site, trial;
+	struct fleet_site *opened;
+	if (model_site_read(request->body, &site, &request->problem) != 0)
+		return;
+	trial = site;
+	if (registry_site_create(api->store, &trial, true, &request->problem) != 0 ||
+		fleet_site_open(api->fleet, &site, &opened, &request->problem) != 0)
+		return;
+	if (registry_site_create(api->store, &site, false, &request->problem) != 0) {
+		fleet_site_drop(api->fleet, opened);
+		return;
+	}
+	fleet_site_keep(api->fleet, opened, &site);
+	fleet_event(api->fleet, "info", "site", "site %s was created", site.name);
+	created(request, "sites", site.name);
+	request->answer = site_json(request, &site);
+}
+
+static void site_show(struct api_request *request)
+{
+	struct site site;
+	if (registry_find_site(request->api->store, request->name, &site, &request->problem) == 0)
+		request->answer = site_json(request, &site);
+}
+
+static void site_change(struct api_request *request)
+{
+	static const char *const mutable[] = {"core/route_reflectors", "transport_label", "labels",
+		"vlans", "pvm_memory_kib", "cvm_memory_kib", NULL};
+	struct api *api = request->api;
+	struct site site, changed;
+	if (registry_find_site(api->store, request->name, &site, &request->problem) != 0)
+		return;
+	cJSON *present = model_site_json(&site);
+	cJSON *patched = model_patch(present, request->body, mutable, &request->problem);
+	cJSON_Delete(present);
+	if (patched == NULL)
+		return;
+	if (model_site_read(patched, &changed, &request->problem) == 0) {
+		changed.id = site.id;
+		if (registry_site_change(api->store, &changed, &request->problem) == 0) {
+			fleet_kick(api->fleet);
+			request->answer = site_json(request, &changed);
+		}
+	}
+	cJSON_Delete(patched);
+}
+
+static void site_delete(struct api_request *request)
+{
+	struct api *api = request->api;
+	struct site site;
+	if (registry_find_site(api->store, request->name, &site, &request->problem) != 0 ||
+		registry_site_delete(api->store, request->name, &request->problem) != 0)
+		return;
+	fleet_site_remove(api->fleet, site.id);
+	fleet_kick(api->fleet);
+	fleet_event(api->fleet, "info", "site", "site %s was deleted", site.name);
+}
+
+/* ---- servers ------------------------------------------------------------------------------ */
+
+static cJSON *server_json(struct api_request *request, const struct server *server)
+{
+	cJSON *json = model_server_json(server);
+	fleet_server_describe(request->api->fleet, server->id, json);
+	return json;
+}
+
+static void servers_list(struct api_request *request)
+{
+	struct server *servers;
+	size_t n;
+	if (store_server_list(request->api->store, &servers, &n) != 0) {
+		database_failed(request);
+		return;
+	}
+	cJSON *items = cJSON_CreateArray();
+	for (size_t i = 0; i < n; i++)
+		cJSON_AddItemToArray(items, server_json(request, &servers[i]));
+	free(servers);
+	answer_list(request, items);
+}
+
+static void server_create(struct api_request *request)
+{
+	struct api *api = request->api;
+	struct server server, trial;
+	struct site site;
+	struct fleet_server *opened;
+	if (model_server_read(request->body, &server, &request->problem) != 0)
+		return;
+	trial = server;
+	if (registry_server_create(api->store, &trial, true, &request->problem) != 0 ||
+		registry_find_site(api->store, server.site, &site, &request->problem) != 0 ||
+		fleet_site_check_port(
+			api->fleet, &site, server.trunk, "/trunk", &request->problem) != 0 ||
+		fleet_server_open(api->fleet, &server, &opened, &request->problem) != 0)
+		return;
+	if (registry_server_create(api->store, &server, false, &request->problem) != 0) {
+		fleet_server_drop(api->fleet, opened);
+		return;
+	}
+	fleet_server_keep(api->fleet, opened, &server);
+	fleet_event(api->fleet, "info", "server", "server %s was created", server.name);
+	created(request, "servers", server.name);
+	request->answer = server_json(request, &server);
+}
+
+static void server_show(struct api_request *request)
+{
+	struct server server;
+	if (registry_find_server(request->api->store, request->name, &server, &request->problem) ==
+		0)
+		request->answer = server_json(request, &server);
+}
+
+static void server_change(struct api_request *request)
+{
+	static const char *const mutable[] = {"memory_mib", NULL};
+	struct api *api = request->api;
+	struct server server, changed;
+	if (registry_find_server(api->store, request->name, &server, &request->problem) != 0)
+		return;
+	cJSON *present = model_server_json(&server);
+	cJSON *patched = model_patch(present, request->body, mutable, &request->problem);
+	cJSON_Delete(present);
+	if (patched == NULL)
+		return;
+	if (model_server_read(patched, &changed, &request->problem) == 0) {
+		changed.id = server.id;
+		if (registry_server_change(api->store, &changed, &request->problem) == 0)
+			request->answer = server_json(request, &changed);
+	}
+	cJSON_Delete(patched);
+}
+
+static void server_delete(struct api_request *request)
+{
+	struct api *api = request->api;
+	struct server server;
+	if (registry_find_server(api->store, request->name, &server, &request->problem) != 0 ||
+		registry_server_delete(api->store, request->name, &request->problem) != 0)
+		return;
+	fleet_server_remove(api->fleet, server.id);
+	fleet_event(api->fleet, "info", "server", "server %s was deleted", server.name);
+}
+
+/* ---- customers ---------------------------------------------------------------------------- */
+
+static void customers_list(struct api_request *request)
+{
+	struct customer *customers;
+	size_t n;
+	if (store_customer_list(request->api->store, &customers, &n) != 0) {
+		database_failed(request);
+		return;
+	}
+	cJSON *items = cJSON_CreateArray();
+	for (size_t i = 0; i < n; i++)
+		cJSON_AddItemToArray(items, model_customer_json(&customers[i]));
+	free(customers);
+	answer_list(request, items);
+}
+
+static void customer_create(struct api_request *request)
+{
+	struct customer customer;
+	if (model_customer_read(request->body, &customer, &request->problem) != 0 ||
+		registry_customer_create(request->api->store, &customer, &request->problem) != 0)
+		return;
+	created(request, "customers", customer.name);
+	request->answer = model_customer_json(&customer);
+}
+
+static void customer_show(struct api_request *request)
+{
+	struct customer customer;
+	if (registry_find_customer(
+		    request->api->store, request->name, &customer, &request->problem) == 0)
+		request->answer = model_customer_json(&customer);
+}
+
+static void customer_change(struct api_request *request)
+{
+	static const char *const mutable[] = {NULL};
+	struct customer customer;
+	if (registry_find_customer(
+		    request->api->store, request->name, &customer, &request->problem) != 0)
+		return;
+	cJSON *present = model_customer_json(&customer);
+	cJSON *patched = model_patch(present, request->body, mutable, &request->problem);
+	cJSON_Delete(present);
+	if (patched != NULL && model_customer_read(patched, &customer, &request->problem) == 0)
+		request->answer = model_customer_json(&customer);
+	cJSON_Delete(patched);
+}
+
+static void customer_delete(struct api_request *request)
+{
+	registry_customer_delete(request->api->store, request->name, &request->problem);
+}
+
+/* ---- ports -------------------------------------------------------------------------------- */
+
+const char *api_port_status(const struct port *port, const struct fleet_vm_view *view)
+{
+	if (port->state != PORT_ACTIVE)
+		return model_port_state_name(port->state);
+	if (view->serves)
+		return "up";
+	return view->state == FLEET_VM_RUNNING ? "degraded" : "down";
+}
+
+static cJSON *port_json(
+	struct api_request *request, const struct port *port, const struct site *site)
+{
+	char object[48];
+	struct fleet_vm_view view;
+	snprintf(object, sizeof(object), "port/%s", port->name);
+	fleet_vm_view(request->api->fleet, object, &view);
+	cJSON *json = model_port_json(port, site, true);
+	cJSON_AddStringToObject(json, "status", api_port_status(port, &view));
+	cJSON_AddStringToObject(json, "status_detail", view.serves ? "" : view.missing);
+	fleet_vm_view_free(&view);
+	return json;
+}
+
+static const struct site *site_of(const struct site *sites, size_t n, int64_t id)
+{
+	for (size_t i = 0; i < n; i++) {
+		if (sites[i].id == id)
+			return &sites[i];
+	}
+	return NULL;
+}
+
+static void ports_list(struct api_request *request)
+{
+	struct port *ports = NULL;
+	struct site *sites = NULL;
+	size_t n = 0, n_sites = 0;
+	if (store_port_list(request->api->store, &ports, &n) != 0 ||
+		store_site_list(request->api->store, &sites, &n_sites) != 0) {
+		free(ports);
+		database_failed(request);
+		return;
+	}
+	cJSON *items = cJSON_CreateArray();
+	for (size_t i = 0; i < n; i++) {
+		const struct site *site = site_of(sites, n_sites, ports[i].site_id);
+		if (site != NULL)
+			cJSON_AddItemToArray(items, port_json(request, &ports[i], site));
+	}
+	free(ports);
+	free(sites);
+	answer_list(request, items);
+}
+
+/* `wait_s` of the query. Returns false with the problem set. */
+static bool read_wait(struct api_request *request, uint32_t *wait_s)
+{
+	int64_t value =
+		api_query_number(request, "wait_s", ENGINE_WAIT_MAX_S, ENGINE_WAIT_DEFAULT_S);
+	*wait_s = (uint32_t)value;
+	return value >= 0;
+}
+
+static void port_create(struct api_request *request)
+{
+	struct port port;
+	struct operation op;
+	uint32_t wait_s;
+	if (read_wait(request, &wait_s) &&
+		model_port_read(request->body, &port, &request->problem) == 0 &&
+		engine_port_create(request->api->engine, &port, wait_s, &op, &request->problem) ==
+			0)
+		accepted(request, &op);
+}
+
+static void port_show(struct api_request *request)
+{
+	struct port port;
+	struct site site;
+	if (registry_find_port(request->api->store, request->name, &port, &request->problem) == 0 &&
+		registry_find_site(request->api->store, port.site, &site, &request->problem) == 0)
+		request->answer = port_json(request, &port, &site);
+}
+
+/* What a change may touch comes from `wanted`, everything else stays. */
+static void take_changes(struct port *port, const struct port *wanted)
+{
+	port->n_addresses = wanted->n_addresses;
+	memcpy(port->addresses, wanted->addresses, sizeof(port->addresses));
+	port->n_ce = wanted->n_ce;
+	memcpy(port->ce, wanted->ce, sizeof(port->ce));
+	port->has_ce_mac = wanted->has_ce_mac;
+	port->ce_mac = wanted->ce_mac;
+}
+
+static void port_change(struct api_request *request)
+{
+	static const char *const mutable[] = {"addresses", "ce", "ce_mac", NULL};
+	struct api *api = request->api;
+	struct port port, wanted;
+	struct site site;
+	struct operation op;
+	uint32_t wait_s;
+	if (!read_wait(request, &wait_s) ||
+		registry_find_port(api->store, request->name, &port, &request->problem) != 0 ||
+		registry_find_site(api->store, port.site, &site, &request->problem) != 0)
+		return;
+	cJSON *present = model_port_json(&port, &site, false);
+	cJSON *patched = model_patch(present, request->body, mutable, &request->problem);
+	cJSON_Delete(present);
+	if (patched == NULL)
+		return;
+	if (model_port_read(patched, &wanted, &request->problem) == 0) {
+		take_changes(&port, &wanted);
+		if (engine_port_change(api->engine, &port, wait_s, &op, &request->problem) == 0)
+			accepted(request, &op);
+	}
+	cJSON_Delete(patched);
+}
+
+static void port_delete(struct api_request *request)
+{
+	struct operation op;
+	if (engine_port_delete(request->api->engine, request->name, &op, &request->problem) == 0)
+		accepted(request, &op);
+}
+
+/* ---- PVMs --------------------------------------------------------------------------------- */
+
+static const char *vm_state(enum port_state desired, const struct fleet_vm_view *view)
+{
+	if (desired == PORT_ACTIVE && view->state == FLEET_VM_RUNNING)
+		return view->serves ? "up" : "degraded";
+	if (desired == PORT_ACTIVE && view->state == FLEET_VM_ABSENT)
+		return "down";
+	return desired == PORT_ACTIVE ? fleet_vm_state_name(view->state)
+				      : model_port_state_name(desired);
+}
+
+static void add_vm(cJSON *json, struct fleet_vm_view *view, const char *uuid)
+{
+	if (view->uptime_ms >= 0)
+		cJSON_AddNumberToObject(json, "uptime_ms", (double)view->uptime_ms);
+	else
+		cJSON_AddNullToObject(json, "uptime_ms");
+	cJSON_AddStringToObject(json, "detail", view->serves ? "" : view->missing);
+	cJSON *vm = cJSON_AddObjectToObject(json, "vm");
+	cJSON_AddStringToObject(vm, "uuid", uuid);
+	cJSON_AddStringToObject(vm, "state", fleet_vm_state_name(view->state));
+	cJSON_AddNumberToObject(vm, "memory_kib", (double)view->memory_kib);
+	cJSON_AddNumberToObject(vm, "rss_kib", (double)view->rss_kib);
+	cJSON_AddNumberToObject(vm, "cpu_ms", (double)view->cpu_ms);
+	cJSON *bgp = cJSON_DetachItemFromObjectCaseSensitive(view->daemon, "neighbors");
+	cJSON_AddItemToObject(json, "bgp", bgp != NULL ? bgp : cJSON_CreateArray());
+}
+
+static cJSON *pvm_json(struct api_request *request, const struct port *port)
+{
+	char object[48];
+	struct fleet_vm_view view;
+	snprintf(object, sizeof(object), "port/%s", port->name);
+	fleet_vm_view(request->api->fleet, object, &view);
+	cJSON *json = cJSON_CreateObject();
+	cJSON_AddStringToObject(json, "name", port->name);
+	cJSON_AddStringToObject(json, "port", port->name);
+	cJSON_AddStringToObject(json, "server", port->server);
+	cJSON_AddStringToObject(json, "state", vm_state(port->state, &view));
+	add_vm(json, &view, port->uuid);
+	cJSON *rib = cJSON_DetachItemFromObjectCaseSensitive(view.daemon, "rib");
+	cJSON_AddItemToObject(json, "rib", rib != NULL ? rib : cJSON_CreateNull());
+	cJSON_AddItemToObject(json, "fwd", view.fwd != NULL ? view.fwd : cJSON_CreateNull());
+	view.fwd = NULL;
+	fleet_vm_view_free(&view);
+	return json;
+}
+
+static void pvms_list(struct api_request *request)
+{
+	struct port *ports;
+	size_t n;
+	if (store_port_list(request->api->store, &ports, &n) != 0) {
+		database_failed(request);
+		return;
+	}
+	cJSON *items = cJSON_CreateArray();
+	for (size_t i = 0; i < n; i++)
+		cJSON_AddItemToArray(items, pvm_json(request, &ports[i]));
+	free(ports);
+	answer_list(request, items);
+}
+
+static void pvm_show(struct api_request *request)
+{
+	struct port port;
+	char object[48], missing[512];
+	if (registry_find_port(request->api->store, request->name, &port, &request->problem) != 0)
+		return;
+	snprintf(object, sizeof(object), "port/%s", port.name);
+	if (port.started)
+		fleet_vm_serves(request->api->fleet, object, missing, sizeof(missing));
+	request->answer = pvm_json(request, &port);
+}
+
+/* Calls a method of the guest of `kind`/{name} and answers with its result. */
+static void ask_guest(
+	struct api_request *request, const char *kind, const char *method, const cJSON *params)
+{
+	char object[48];
+	struct port port;
+	struct cvm cvm;
+	bool known = strcmp(kind, "port") == 0
+			     ? registry_find_port(request->api->store, request->name, &port,
+				       &request->problem) == 0
+			     : registry_find_cvm(request->api->store, request->name, &cvm,
+				       &request->problem) == 0;
+	if (!known)
+		return;
+	snprintf(object, sizeof(object), "%s/%.30s", kind, request->name);
+	fleet_vm_call(request->api->fleet, object, method, params, GUEST_QUERY_MS, &request->answer,
+		&request->problem);
+}
+
+/* The query's parameters of a table, as the guest's methods take them. NULL: a problem is set. */
+static cJSON *table_query(struct api_request *request, const char *family_default)
+{
+	const char *family = api_query(request, "family");
+	const char *after = api_query(request, "after");
+	int64_t limit = api_query_number(request, "limit", LIST_LIMIT, 0);
+	if (limit < 0)
+		return NULL;
+	cJSON *params = cJSON_CreateObject();
+	cJSON_AddStringToObject(params, "family", family != NULL ? family : family_default);
+	static const char *const texts[] = {"prefix", "lookup"};
+	for (size_t i = 0; i < 2; i++) {
+		const char *value = api_query(request, texts[i]);
+		if (value != NULL)
+			cJSON_AddStringToObject(params, texts[i], value);
+	}
+	if (after != NULL) {
+		/* A guest's cursor may be an object: then it comes back as its text. */
+		cJSON *cursor = after[0] == '{' ? cJSON_Parse(after) : NULL;
+		cJSON_AddItemToObject(
+			params, "after", cursor != NULL ? cursor : cJSON_CreateString(after));
+	}
+	if (limit > 0)
+		cJSON_AddNumberToObject(params, "limit", (double)limit);
+	return params;
+}
+
+static void query_table(struct api_request *request, const char *kind, const char *method,
+	const char *family_default)
+{
+	cJSON *params = table_query(request, family_default);
+	if (params != NULL)
+		ask_guest(request, kind, method, params);
+	cJSON_Delete(params);
+}
+
+static void pvm_rib(struct api_request *request)
+{
+	query_table(request, "port", "pvm.routes", "ipv4");
+}
+
+static void pvm_fib(struct api_request *request)
+{
+	query_table(request, "port", "fwd.fib", "ipv4");
+}
+
+static void pvm_neighbors(struct api_request *request)
+{
+	ask_guest(request, "port", "fwd.neighbors", NULL);
+	if (cJSON_IsArray(request->answer))
+		answer_list(request, request->answer);
+}
+
+static void list_processes(struct api_request *request, const char *kind)
+{
+	ask_guest(request, kind, "guest.processes", NULL);
+	if (request->problem.status == 0)
+		answer_list(request, request->answer);
+}
+
+static void pvm_processes(struct api_request *request)
+{
+	list_processes(request, "port");
+}
+
+static void cvm_processes(struct api_request *request)
+{
+	list_processes(request, "cvm");
+}
+
+static void send_signal(struct api_request *request, const char *kind)
+{
+	const cJSON *process = cJSON_GetObjectItemCaseSensitive(request->body, "process");
+	const cJSON *signal = cJSON_GetObjectItemCaseSensitive(request->body, "signal");
+	const cJSON *item;
+	char object[48];
+	if (!cJSON_IsString(process))
+		problem_field(&request->problem, "/process", "name a process of the VM",
+			"is missing, or not a string");
+	if (!cJSON_IsString(signal))
+		problem_field(&request->problem, "/signal", "give TERM, KILL, STOP or CONT",
+			"is missing, or not a string");
+	cJSON_ArrayForEach (item, request->body) {
+		char field[64];
+		snprintf(field, sizeof(field), "/%.60s", item->string ? item->string : "");
+		if (item != process && item != signal)
+			problem_field(&request->problem, field,
+				"check its spelling, or leave it out", "no such field exists");
+	}
+	if (request->problem.status != 0)
+		return;
+	ask_guest(request, kind, "guest.signal", request->body);
+	if (request->problem.status != 0)
+		return;
+	snprintf(object, sizeof(object), "%s/%.30s", kind, request->name);
+	fleet_event(request->api->fleet, "warning", object, "operator sent %s to %s",
+		signal->valuestring, process->valuestring);
+}
+
+static void pvm_signal(struct api_request *request)
+{
+	send_signal(request, "port");
+}
+
+static void cvm_signal(struct api_request *request)
+{
+	send_signal(request, "cvm");
+}
+
+/* ---- CVMs --------------------------------------------------------------------------------- */
+
+static cJSON *cvm_json(struct api_request *request, const struct cvm *cvm)
+{
+	char object[48];
+	struct fleet_vm_view view;
+	snprintf(object, sizeof(object), "cvm/%s", cvm->site);
+	fleet_vm_view(request->api->fleet, object, &view);
+	cJSON *json = model_cvm_json(cvm);
+	cJSON_AddStringToObject(json, "state", vm_state(cvm->state, &view));
+	add_vm(json, &view, cvm->uuid);
+	fleet_vm_view_free(&view);
+	return json;
+}
+
+static void cvms_list(struct api_request *request)
+{
+	struct cvm *cvms;
+	size_t n;
+	if (store_cvm_list(request->api->store, &cvms, &n) != 0) {
+		database_failed(request);
+		return;
+	}
+	cJSON *items = cJSON_CreateArray();
+	for (size_t i = 0; i < n; i++)
+		cJSON_AddItemToArray(items, cvm_json(request, &cvms[i]));
+	free(cvms);
+	answer_list(request, items);
+}
+
+static void cvm_create(struct api_request *request)
+{
+	char site[MODEL_NAME_SIZE];
+	struct operation op;
+	uint32_t wait_s;
+	if (read_wait(request, &wait_s) &&
+		model_cvm_read(request->body, site, &request->problem) == 0 &&
+		engine_cvm_create(request->api->engine, site, wait_s, &op, &request->problem) == 0)
+		accepted(request, &op);
+}
+
+static void cvm_show(struct api_request *request)
+{
+	struct cvm cvm;
+	char object[48], missing[512];
+	if (registry_find_cvm(request->api->store, request->name, &cvm, &request->problem) != 0)
+		return;
+	snprintf(object, sizeof(object), "cvm/%s", cvm.site);
+	if (cvm.started)
+		fleet_vm_serves(request->api->fleet, object, missing, sizeof(missing));
+	request->answer = cvm_json(request, &cvm);
+}
+
+static void cvm_delete(struct api_request *request)
+{
+	struct operation op;
+	if (engine_cvm_delete(request->api->engine, request->name, &op, &request->problem) == 0)
+		accepted(request, &op);
+}
+
+static void cvm_rib(struct api_request *request)
+{
+	query_table(request, "cvm", "cvm.routes", "vpnv4");
+}
+
+/* ---- operations, events ------------------------------------------------------------------- */
+
+static void operations_list(struct api_request *request)
+{
+	struct operation *ops;
+	size_t n;
+	int64_t before = api_query_number(request, "before", INT64_MAX, 0);
+	int64_t limit = api_query_number(request, "limit", LIST_LIMIT, 100);
+	if (before < 0 || limit < 0)
+		return;
+	if (store_operation_list(request->api->store, before, (size_t)limit, &ops, &n) != 0) {
+		database_failed(request);
+		return;
+	}
+	cJSON *items = cJSON_CreateArray();
+	for (size_t i = 0; i < n; i++)
+		cJSON_AddItemToArray(items, engine_operation_json(&ops[i]));
+	free(ops);
+	answer_list(request, items);
+}
+
+static void operation_show(struct api_request *request)
+{
+	struct operation op;
+	int64_t wait_ms = api_query_number(request, "wait_ms", WAIT_MS_MAX, 0);
+	int64_t since = api_query_number(request, "since_step", OPERATION_MAX_STEPS, 0);
+	char *end;
+	long long id = strtoll(request->name, &end, 10);
+	if (wait_ms < 0 || since < 0)
+		return;
+	if (*end != '\0' || id <= 0 ||
+		engine_operation_wait(
+			request->api->engine, id, (unsigned)wait_ms, (size_t)since, &op) != 0)
+		problem_set(&request->problem, 404, "not-found",
+			"there is no operation %s: \"edgeplex operation list\" shows those there "
+			"are",
+			request->name);
+	else
+		request->answer = engine_operation_json(&op);
+}
+
+static void add_time(cJSON *json, const char *name, int64_t ms)
+{
+	char text[40];
+	struct tm tm;
+	time_t seconds = (time_t)(ms / 1000);
+	gmtime_r(&seconds, &tm);
+	size_t len = strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%S", &tm);
+	snprintf(text + len, sizeof(text) - len, ".%03dZ", (int)(ms % 1000));
+	cJSON_AddStringToObject(json, name, text);
+}
+
+static void events_list(struct api_request *request)
+{
+	struct event *events;
+	size_t n;
+	int64_t after = api_query_number(request, "after", INT64_MAX, 0);
+	int64_t limit = api_query_number(request, "limit", LIST_LIMIT, LIST_LIMIT);
+	if (after < 0 || limit < 0)
+		return;
+	if (store_event_list(request->api->store, after, (size_t)limit, &events, &n) != 0) {
+		database_failed(request);
+		return;
+	}
+	cJSON *items = cJSON_CreateArray();
+	for (size_t i = 0; i < n; i++) {
+		cJSON *item = cJSON_CreateObject();
+		cJSON_AddNumberToObject(item, "id", (double)events[i].id);
+		add_time(item, "time", events[i].time_ms);
+		cJSON_AddStringToObject(item, "severity", events[i].severity);
+		cJSON_AddStringToObject(item, "object", events[i].object);
+		cJSON_AddStringToObject(item, "text", events[i].text);
+		cJSON_AddItemToArray(items, item);
+	}
+	free(events);
+	answer_list(request, items);
+}
+
+static void health(struct api_request *request)
+{
+	struct timespec now;
+	struct site *sites = NULL;
+	size_t n = 0;
+	bool database = store_site_list(request->api->store, &sites, &n) == 0;
+	free(sites);
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	int64_t ms = (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+	request->answer = cJSON_CreateObject();
+	cJSON_AddStringToObject(request->answer, "status", database ? "ok" : "database failed");
+	cJSON_AddStringToObject(request->answer, "version", API_VERSION);
+	cJSON_AddNumberToObject(
+		request->answer, "uptime_ms", (double)(ms - request->api->started_ms));
+}
+
+/* ---- the table ---------------------------------------------------------------------------- */
+
+static const struct api_parameter wait_parameters[] = {
+	{"wait_s", "how long the operation waits for service, in seconds (default 120)"},
+	{0},
+};
+static const struct api_parameter table_parameters[] = {
+	{"family", "ipv4, ipv6, mpls, vpnv4 or vpnv6, as far as the table has it"},
+	{"prefix", "only this prefix"},
+	{"lookup", "the longest match of this address (fib)"},
+	{"after", "\"next\" of the page before"},
+	{"limit", "routes of a page, at most 1000"},
+	{0},
+};
+static const struct api_parameter operation_parameters[] = {
+	{"wait_ms", "wait up to this long for news"},
+	{"since_step", "how many of its steps had begun when it was last seen"},
+	{0},
+};
+static const struct api_parameter operations_parameters[] = {
+	{"before", "only operations with a lower id"},
+	{"limit", "at most so many, newest first (default 100)"},
+	{0},
+};
+static const struct api_parameter events_parameters[] = {
+	{"after", "only events with a higher id"},
+	{"limit", "at most so many, oldest first"},
+	{0},
+};
+
+const struct api_route api_routes[] = {
+	{"GET", "/v1/sites", sites_list, "List the sites", NULL, 200, NULL, NULL},
+	{"POST", "/v1/sites", site_create, "Create a site; connects to its edge switch", "Site",
+		201, "Site", NULL},
+	{"GET", "/v1/sites/{name}", site_show, "Show a site", NULL, 200, "Site", NULL},
+	{"PATCH", "/v1/sites/{name}", site_change, "Change a site", "Patch", 200, "Site", NULL},
+	{"DELETE", "/v1/sites/{name}", site_delete, "Delete a site that nothing uses", NULL, 200,
+		NULL, NULL},
+
+	{"GET", "/v1/servers", servers_list, "List the servers", NULL, 200, NULL, NULL},
+	{"POST", "/v1/servers", server_create, "Create a server; connects to its libvirt", "Server",
+		201, "Server", NULL},
+	{"GET", "/v1/servers/{name}", server_show, "Show a server", NULL, 200, "Server", NULL},
+	{"PATCH", "/v1/servers/{name}", server_change, "Change a server", "Patch", 200, "Server",
+		NULL},
+	{"DELETE", "/v1/servers/{name}", server_delete, "Delete a server without VMs", NULL, 200,
+		NULL, NULL},
+
+	{"GET", "/v1/customers", customers_list, "List the customers", NULL, 200, NULL, NULL},
+	{"POST", "/v1/customers", customer_create, "Create a customer", "Customer", 201, "Customer",
+		NULL},
+	{"GET", "/v1/customers/{name}", customer_show, "Show a customer", NULL, 200, "Customer",
+		NULL},
+	{"PATCH", "/v1/customers/{name}", customer_change,
+		"Change a customer (nothing of it can be changed yet)", "Patch", 200, "Customer",
+		NULL},
+	{"DELETE", "/v1/customers/{name}", customer_delete, "Delete a customer without ports", NULL,
+		200, NULL, NULL},
+
+	{"GET", "/v1/ports", ports_list, "List the ports", NULL, 200, NULL, NULL},
+	{"POST", "/v1/ports", port_create, "Create a port and its PVM", "Port", 202, "Operation",
+		wait_parameters},
+	{"GET", "/v1/ports/{name}", port_show, "Show a port", NULL, 200, "Port", NULL},
+	{"PATCH", "/v1/ports/{name}", port_change, "Change a port while it runs", "Patch", 202,
+		"Operation", wait_parameters},
+	{"DELETE", "/v1/ports/{name}", port_delete, "Delete a port and its PVM", NULL, 202,
+		"Operation", NULL},
+
+	{"GET", "/v1/pvms", pvms_list, "List the PVMs", NULL, 200, NULL, NULL},
+	{"GET", "/v1/pvms/{name}", pvm_show, "Show a PVM", NULL, 200, NULL, NULL},
+	{"GET", "/v1/pvms/{name}/rib", pvm_rib, "Routes of a PVM", NULL, 200, NULL,
+		table_parameters},
+	{"GET", "/v1/pvms/{name}/fib", pvm_fib, "Forwarding table of a PVM", NULL, 200, NULL,
+		table_parameters},
+	{"GET", "/v1/pvms/{name}/neighbors", pvm_neighbors, "ARP and ND entries of a PVM", NULL,
+		200, NULL, NULL},
+	{"GET", "/v1/pvms/{name}/processes", pvm_processes, "Processes of a PVM", NULL, 200, NULL,
+		NULL},
+	{"POST", "/v1/pvms/{name}/signal", pvm_signal, "Send a signal to a process of a PVM",
+		"Signal", 200, NULL, NULL},
+
+	{"GET", "/v1/cvms", cvms_list, "List the CVMs", NULL, 200, NULL, NULL},
+	{"POST", "/v1/cvms", cvm_create, "Create a site's CVM", "Cvm", 202, "Operation",
+		wait_parameters},
+	{"GET", "/v1/cvms/{name}", cvm_show, "Show a CVM", NULL, 200, NULL, NULL},
+	{"DELETE", "/v1/cvms/{name}", cvm_delete, "Delete the CVM of a site without ports", NULL,
+		202, "Operation", NULL},
+	{"GET", "/v1/cvms/{name}/rib", cvm_rib, "Routes of a CVM", NULL, 200, NULL,
+		table_parameters},
+	{"GET", "/v1/cvms/{name}/processes", cvm_processes, "Processes of a CVM", NULL, 200, NULL,
+		NULL},
+	{"POST", "/v1/cvms/{name}/signal", cvm_signal, "Send a signal to a process of a CVM",
+		"Signal", 200, NULL, NULL},
+
+	{"GET", "/v1/operations", operations_list, "List the operations, newest first", NULL, 200,
+		NULL, operations_parameters},
+	{"GET", "/v1/operations/{id}", operation_show, "Show an operation, or wait for its news",
+		NULL, 200, "Operation", operation_parameters},
+	{"GET", "/v1/events", events_list, "List the events", NULL, 200, NULL, events_parameters},
+	{"GET", "/v1/openapi.json", api_openapi, "This document", NULL, 200, NULL, NULL},
+	{"GET", "/v1/health", health, "Is the controller well?", NULL, 200, NULL, NULL},
+	{"GET", "/metrics", api_metrics, "Prometheus metrics", NULL, 200, NULL, NULL},
+};
+
+const size_t api_n_routes = sizeof(api_routes) / sizeof(api_routes[0]);
