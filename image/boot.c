@@ -165,8 +165,6 @@ void boot_set_sysctls(void)
 		{"vm/stat_interval", "120"},
 		{"vm/dirty_writeback_centisecs", "0"},
 		{"kernel/sysrq", "0"},
-		/* The boot filled caches that nobody will read again: several MiB. */
-		{"vm/drop_caches", "2"},
 	};
 	char path[128];
 

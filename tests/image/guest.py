@@ -30,8 +30,9 @@ class Channel:
 
     def __init__(self, path):
         self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(CALL_LIMIT_S)
+        # QEMU serves one connection at a time: this may wait until it sees the last one closed.
         self.socket.connect(path)
+        self.socket.settimeout(CALL_LIMIT_S)
         self.rest = b""
         self.send("")  # ends what an earlier connection left half said
 
