@@ -105,6 +105,9 @@ struct fabric_rules {
 int fabric_rules_compute(
 	const struct fabric_site *site, struct fabric_rules **rules, struct why *why);
 
+/* A deep copy, or NULL when memory ran out. */
+struct fabric_rules *fabric_rules_copy(const struct fabric_rules *rules);
+
 /* Accepts NULL. */
 void fabric_rules_free(struct fabric_rules *rules);
 

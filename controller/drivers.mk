@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# libdrivers.a: how the controller speaks to servers, VMs and switches.
+# Link $(LIBDRIVERS) before $(LIBCOMMON), and $(DRIVERS_LIBS) $(COMMON_LIBS) behind them.
+
+DRIVERS_SOURCES := $(addprefix controller/,fabric.c fabric_flows.c fabric_rules.c guest.c hypervisor.c \
+	hypervisor_xml.c)
+LIBDRIVERS := $(B)/libdrivers.a
+DRIVERS_LIBS = -lvirt -lxml2 $(OVS_LIBS)
+
+$(LIBDRIVERS): $(DRIVERS_SOURCES:%.c=$(B)/obj/%.o)
+	@rm -f $@
+	ar rcs $@ $^
+
+DRIVERS_OVS_OBJECTS := $(addprefix $(B)/obj/controller/,fabric.o fabric_flows.o)
+$(DRIVERS_OVS_OBJECTS): MOD_CPPFLAGS += $(OVS_CPPFLAGS)
+$(DRIVERS_OVS_OBJECTS): | $(DEPS)/ovs.stamp
+$(B)/obj/controller/hypervisor_xml.o: MOD_CPPFLAGS += -isystem /usr/include/libxml2
+
+# Lets tests use the drivers as edgeplexd does.
+DRIVERS_SHELL := $(B)/tests/controller/drivers_shell
+PROGRAMS += $(DRIVERS_SHELL)
+$(DRIVERS_SHELL): $(B)/obj/tests/controller/drivers_shell.o $(LIBDRIVERS) $(LIBCOMMON)
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -o $@ $^ $(DRIVERS_LIBS) $(COMMON_LIBS)
