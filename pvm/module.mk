@@ -1,0 +1,13 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+
+PVM_SOURCES := pvm/fib_feed.c pvm/pvm_config.c pvm/pvmd.c
+
+# The module of common/bgp is included here: folders come in this order.
+include common/bgp/module.mk
+
+$(B)/pvmd: $(PVM_SOURCES:%.c=$(B)/obj/%.o) $(LIBBGPHOST) $(LIBCOMMON) $(LIBFIBMSG) \
+		$(BGPHOST_ARCHIVES)
+	$(CC) $(LDFLAGS) $(BGPHOST_STATIC) -o $@ $(PVM_SOURCES:%.c=$(B)/obj/%.o) $(LIBBGPHOST) \
+		$(LIBCOMMON) $(LIBFIBMSG) $(BGPHOST_LIBS)
+PROGRAMS += $(B)/pvmd
+GUEST_PROGRAMS += $(B)/pvmd
