@@ -376,9 +376,10 @@ static const struct step_kind *steps_of(const struct operation *op)
 
 /* ---- running ------------------------------------------------------------------------------ */
 
-static bool is_interrupted(const struct problem *problem)
+/* Did the step fail only because edgeplexd ends? It is done again after the next start. */
+static bool is_interrupted(struct run *run, const struct problem *problem)
 {
-	return strcmp(problem->type, "interrupted") == 0;
+	return strcmp(problem->type, "interrupted") == 0 || !fleet_pause(run->engine->fleet, 0);
 }
 
 static void finish(struct run *run, enum operation_state state)
@@ -414,7 +415,7 @@ static bool undo(struct run *run, const struct step_kind *steps)
 			continue;
 		run->step = step;
 		if (steps[i].undo != NULL && steps[i].undo(run, &problem) != 0) {
-			if (is_interrupted(&problem))
+			if (is_interrupted(run, &problem))
 				return false;
 			if (problem.status == 404)
 				continue; /* it was gone before a crash */
@@ -449,7 +450,7 @@ static int do_step(struct run *run, const struct step_kind *kind)
 		save(run);
 	}
 	int rc = kind->run(run, &problem);
-	if (rc != 0 && is_interrupted(&problem))
+	if (rc != 0 && is_interrupted(run, &problem))
 		return EINTR;
 	run->step->took_ms = realtime_ms() - op->created_ms - run->step->started_ms;
 	run->step->state = rc == 0 ? STEP_SUCCEEDED : STEP_FAILED;

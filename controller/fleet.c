@@ -326,14 +326,9 @@ static struct fleet_site *site_ref(struct fleet *fleet, int64_t id)
 	return site;
 }
 
-static void switch_unreachable(
-	struct problem *problem, const char *site, const char *target, const struct why *why)
+static void switch_unreachable(struct problem *problem, const struct why *why)
 {
-	problem_set(problem, 503, "switch-unreachable",
-		"the edge switch of site %s can't be reached at %s (%s): check that ovs-vswitchd "
-		"runs "
-		"there and that this is its bridge's OpenFlow socket",
-		site, target, why->text);
+	problem_set(problem, 503, "switch-unreachable", "%s", why->text);
 }
 
 int fleet_site_open(struct fleet *fleet, const struct site *site, struct fleet_site **out,
@@ -344,7 +339,7 @@ int fleet_site_open(struct fleet *fleet, const struct site *site, struct fleet_s
 	if (opened == NULL)
 		return -1;
 	if (fabric_wait_connected(opened->fabric, SWITCH_CONNECT_MS, &why) != 0)
-		switch_unreachable(problem, site->name, site->switch_target, &why);
+		switch_unreachable(problem, &why);
 	else if (fabric_check_port(opened->fabric, site->core_port, &why) == ENOENT)
 		problem_field(problem, "/core/switch_port",
 			"name the switch's port that leads to the core", "%s", why.text);
@@ -426,7 +421,7 @@ int fleet_site_check_port(struct fleet *fleet, const struct site *site, const ch
 		return problem_field(
 			problem, field, "name a port that the edge switch has", "%s", why.text);
 	if (err != 0) {
-		switch_unreachable(problem, site->name, site->switch_target, &why);
+		switch_unreachable(problem, &why);
 		return -1;
 	}
 	return 0;
@@ -509,11 +504,7 @@ int fleet_server_open(struct fleet *fleet, const struct server *server, struct f
 		return problem_set(problem, 500, "internal", "no memory");
 	if (hv_wait_connected(opened->hv, SERVER_CONNECT_MS, &why) != 0) {
 		server_free(opened);
-		return problem_set(problem, 503, "server-unreachable",
-			"server %s can't be reached at %s: %s; check that libvirtd runs there and "
-			"that "
-			"the URI and its socket are right",
-			server->name, server->uri, why.text);
+		return problem_set(problem, 503, "server-unreachable", "%s", why.text);
 	}
 	*out = opened;
 	return 0;
@@ -567,7 +558,7 @@ void fleet_server_describe(struct fleet *fleet, int64_t server_id, cJSON *json)
 	struct hv_server_info info;
 	struct fleet_server *server = server_ref(fleet, server_id);
 	bool connected = server != NULL && hv_alive(server->hv);
-	cJSON_AddBoolToObject(json, "connected", connected);
+	cJSON_AddStringToObject(json, "status", connected ? "connected" : "unreachable");
 	if (connected && hv_server_info(server->hv, &info, NULL) == 0) {
 		cJSON_AddStringToObject(json, "hostname", info.hostname);
 		cJSON_AddNumberToObject(json, "cpus", info.cpus);
@@ -833,6 +824,28 @@ static int start_locked(
 	return hv_vm_start(vm->server->hv, &spec, why);
 }
 
+/* After a start of edgeplexd the connection may not be there yet. Errno. */
+static int wait_server(struct fleet *fleet, struct fleet_vm *vm, struct why *why)
+{
+	int64_t until = monotonic_ms() + SERVER_CONNECT_MS;
+	int err;
+	while ((err = hv_wait_connected(vm->server->hv, RETRY_MS, why)) == ETIMEDOUT &&
+		monotonic_ms() < until && !is_stopping(fleet))
+		;
+	return err;
+}
+
+/* Waits until the guest has booted. Errno. */
+static int wait_guest(struct fleet *fleet, struct fleet_vm *vm, struct why *why)
+{
+	int64_t until = monotonic_ms() + GUEST_BOOT_MS;
+	int err;
+	while ((err = guest_wait_ready(vm->guest, 1000, why)) == ETIMEDOUT &&
+		monotonic_ms() < until && !is_stopping(fleet))
+		;
+	return err;
+}
+
 int fleet_vm_start(struct fleet *fleet, const char *object, struct problem *problem)
 {
 	struct target target;
@@ -843,7 +856,9 @@ int fleet_vm_start(struct fleet *fleet, const char *object, struct problem *prob
 	if (vm == NULL)
 		return -1;
 	pthread_mutex_lock(&vm->life);
-	int err = start_locked(fleet, vm, &target, &why);
+	int err = wait_server(fleet, vm, &why);
+	if (err == 0)
+		err = start_locked(fleet, vm, &target, &why);
 	pthread_mutex_unlock(&vm->life);
 	if (err == EHOSTUNREACH || err == ETIMEDOUT)
 		problem_set(problem, 503, "server-unreachable",
@@ -852,7 +867,7 @@ int fleet_vm_start(struct fleet *fleet, const char *object, struct problem *prob
 	else if (err != 0)
 		problem_set(problem, 500, "vm-failed", "server %s can't start the VM of %s: %s",
 			vm->server->name, object, why.text);
-	if (err == 0 && guest_wait_ready(vm->guest, GUEST_BOOT_MS, &why) != 0)
+	if (err == 0 && wait_guest(fleet, vm, &why) != 0)
 		problem_set(problem, 503, "guest-unreachable",
 			"the VM of %s runs on server %s but its guest didn't answer within %d s: "
 			"%s; "
@@ -872,7 +887,9 @@ int fleet_vm_stop(struct fleet *fleet, const char *object, struct problem *probl
 	if (vm == NULL)
 		return -1;
 	pthread_mutex_lock(&vm->life);
-	int err = hv_vm_destroy(vm->server->hv, vm->uuid, &why);
+	int err = wait_server(fleet, vm, &why);
+	if (err == 0)
+		err = hv_vm_destroy(vm->server->hv, vm->uuid, &why);
 	pthread_mutex_unlock(&vm->life);
 	if (err != 0)
 		problem_set(problem, 503, "server-unreachable",
@@ -1263,12 +1280,14 @@ int fleet_sync_switch(
 	if (fs == NULL)
 		return problem_set(problem, 404, "not-found", "there is no site %s", name);
 	pthread_mutex_lock(&fs->switch_lock);
-	int err = sync_switch_locked(fleet, fs, true, &result, &why);
+	int err = fabric_wait_connected(fs->fabric, SWITCH_CONNECT_MS, &why);
+	if (err == 0)
+		err = sync_switch_locked(fleet, fs, true, &result, &why);
 	pthread_mutex_unlock(&fs->switch_lock);
 	site_unref(fleet, fs);
 
 	if (err == ETIMEDOUT || err == EHOSTUNREACH)
-		switch_unreachable(problem, name, site.switch_target, &why);
+		switch_unreachable(problem, &why);
 	else if (err != 0)
 		problem_set(problem, 500, "switch-refused",
 			"the edge switch of site %s can't be programmed: %s", name, why.text);

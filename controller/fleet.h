@@ -68,7 +68,7 @@ void fleet_server_keep(
 void fleet_server_drop(struct fleet *fleet, struct fleet_server *opened);
 void fleet_server_remove(struct fleet *fleet, int64_t server_id);
 bool fleet_server_connected(struct fleet *fleet, int64_t server_id);
-/* Adds what is known of the machine ("connected", "cpus", "memory_free_mib"…). Blocks. */
+/* Adds what is known of the machine ("status", "cpus", "memory_free_mib"…). Blocks. */
 void fleet_server_describe(struct fleet *fleet, int64_t server_id, cJSON *json);
 
 /* Makes the site's switch serve what the store says. */
