@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # edgeplexd, the controller, and edgeplex, its command line.
 
--include controller/drivers.mk
+include controller/drivers.mk
 -include controller/cli/module.mk
 
 CONTROLLER_NAMES := api api_docs api_routes engine fleet guest_config health model placement problem \
@@ -9,7 +9,6 @@ CONTROLLER_NAMES := api api_docs api_routes engine fleet guest_config health mod
 CONTROLLER_OBJECTS := $(CONTROLLER_NAMES:%=$(B)/obj/controller/%.o)
 CONTROLLER_LIBS = -lmicrohttpd -lsqlite3 -lpthread -lm
 
-ifdef LIBDRIVERS
 $(B)/edgeplexd: $(B)/obj/controller/main.o $(CONTROLLER_OBJECTS) $(LIBDRIVERS) $(LIBCOMMON)
 	$(CC) $(LDFLAGS) -o $@ $^ $(CONTROLLER_LIBS) $(DRIVERS_LIBS) $(COMMON_LIBS)
 PROGRAMS += $(B)/edgeplexd
@@ -23,4 +22,3 @@ UNIT_TESTS += $(B)/tests/controller/$(1)_test
 endef
 $(foreach t,$(filter $(CONTROLLER_NAMES),$(patsubst controller/%_test.c,%,$(wildcard \
 	controller/*_test.c))),$(eval $(call controller_unit_test,$(t))))
-endif
