@@ -2,12 +2,10 @@
 
 PVM_SOURCES := pvm/fib_feed.c pvm/pvm_config.c pvm/pvmd.c
 
-# The module of common/bgp is included here: folders come in this order.
 include common/bgp/module.mk
 
-$(B)/pvmd: $(PVM_SOURCES:%.c=$(B)/obj/%.o) $(LIBBGPHOST) $(LIBCOMMON) $(LIBFIBMSG) \
-		$(BGPHOST_ARCHIVES)
-	$(CC) $(LDFLAGS) $(BGPHOST_STATIC) -o $@ $(PVM_SOURCES:%.c=$(B)/obj/%.o) $(LIBBGPHOST) \
-		$(LIBCOMMON) $(LIBFIBMSG) $(BGPHOST_LIBS)
+$(B)/pvmd: $(PVM_SOURCES:%.c=$(B)/obj/%.o) $(LIBFIBMSG) $(BGPHOST_ARCHIVES)
+	$(CC) $(LDFLAGS) $(BGPHOST_STATIC) -o $@ $(PVM_SOURCES:%.c=$(B)/obj/%.o) $(LIBFIBMSG) \
+		$(BGPHOST_LIBS)
 PROGRAMS += $(B)/pvmd
 GUEST_PROGRAMS += $(B)/pvmd

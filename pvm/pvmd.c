@@ -241,26 +241,6 @@ static bool name_neighbor(void *ctx, const char *address, const char **role, con
 	return true;
 }
 
-static cJSON *show_interfaces(void)
-{
-	cJSON *all = cJSON_CreateArray();
-	char text[EP_PREFIX_STRLEN];
-
-	for (size_t i = 0; i < config.n_interfaces; i++) {
-		const struct kernel_interface *k = bgp_if_find(config.interfaces[i].name);
-		cJSON *o = cJSON_CreateObject(), *addresses;
-
-		cJSON_AddStringToObject(o, "name", config.interfaces[i].name);
-		cJSON_AddBoolToObject(o, "up", k && k->up);
-		addresses = cJSON_AddArrayToObject(o, "addresses");
-		for (size_t a = 0; k && a < k->n_addresses; a++)
-			cJSON_AddItemToArray(addresses,
-				cJSON_CreateString(ep_prefix_format(&k->addresses[a], text)));
-		cJSON_AddItemToArray(all, o);
-	}
-	return all;
-}
-
 static void add_status(cJSON *status)
 {
 	struct fib_feed_state state = fib_feed_state(feed);
@@ -270,7 +250,8 @@ static void add_status(cJSON *status)
 	cJSON_AddBoolToObject(fib, "complete", state.complete);
 	cJSON_AddNumberToObject(fib, "routes", state.routes);
 	cJSON_AddNumberToObject(fib, "waiting", state.waiting);
-	cJSON_AddItemToObject(status, "interfaces", show_interfaces());
+	cJSON_AddItemToObject(
+		status, "interfaces", service_interfaces(config.interfaces, config.n_interfaces));
 }
 
 /* ---- start ----------------------------------------------------------------------------------- */

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-# bgpd embedded, shared by pvmd and cvmd. $(LIBBGPHOST) goes in front of $(BGPHOST_LIBS).
+# bgpd embedded, shared by pvmd and cvmd: link $(BGPHOST_LIBS), depend on $(BGPHOST_ARCHIVES).
 
 # These need neither FRR nor the kernel: unit tests link them alone.
 BGPHOST_PURE := common/bgp/bgp_cfg.c common/bgp/conf_json.c common/bgp/prefix_map.c
@@ -39,9 +39,11 @@ $(LIBFRR_STATIC): $(DEPS)/frr/lib/libfrr.a
 	@mkdir -p $(@D)
 	objcopy --rename-section .interp=.rodata.interp $< $@
 
+# Whole: FRR calls what is put in its functions' places, also where the program itself calls nothing.
 BGPHOST_LIBS = $(BGPHOST_LDFLAGS) \
+	-Wl,--whole-archive $(LIBBGPHOST) -Wl,--no-whole-archive $(LIBCOMMON) \
 	$(subst $(DEPS)/frr/lib/libfrr.a,$(LIBFRR_STATIC),$(FRR_LIBS)) \
 	$(CJSON_LIBS) -lnl-route-3 -lnl-3 -lm -lpthread
-BGPHOST_ARCHIVES = $(FRR_ARCHIVES) $(LIBFRR_STATIC) $(LIBYANG_ARCHIVE) $(CJSON_ARCHIVE)
+BGPHOST_ARCHIVES = $(LIBBGPHOST) $(LIBCOMMON) $(FRR_ARCHIVES) $(LIBFRR_STATIC) $(LIBYANG_ARCHIVE) $(CJSON_ARCHIVE)
 # The guest has no shared libraries.
 BGPHOST_STATIC = $(if $(filter 1,$(SANITIZE)),,-static)

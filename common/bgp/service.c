@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "common/bgp/bgp_host.h"
+#include "common/bgp/bgp_if.h"
 #include "common/bgp/service.h"
 #include "common/log.h"
 
@@ -185,6 +186,26 @@ static void on_server(void *ctx)
 {
 	jsonrpc_server_run(server);
 	host_event_on_read(server_event, jsonrpc_server_fd(server));
+}
+
+cJSON *service_interfaces(const struct kernel_wish *wishes, size_t n)
+{
+	cJSON *all = cJSON_CreateArray();
+	char text[EP_PREFIX_STRLEN];
+
+	for (size_t i = 0; i < n; i++) {
+		const struct kernel_interface *k = bgp_if_find(wishes[i].name);
+		cJSON *o = cJSON_CreateObject(), *addresses;
+
+		cJSON_AddStringToObject(o, "name", wishes[i].name);
+		cJSON_AddBoolToObject(o, "up", k && k->up);
+		addresses = cJSON_AddArrayToObject(o, "addresses");
+		for (size_t a = 0; k && a < k->n_addresses; a++)
+			cJSON_AddItemToArray(addresses,
+				cJSON_CreateString(ep_prefix_format(&k->addresses[a], text)));
+		cJSON_AddItemToArray(all, o);
+	}
+	return all;
 }
 
 /* ---- start ----------------------------------------------------------------------------------- */

@@ -11,6 +11,7 @@
 #include <cjson/cJSON.h>
 
 #include "common/bgp/bgp_show.h"
+#include "common/bgp/kernel_net.h"
 #include "common/jsonrpc.h"
 
 struct service {
@@ -27,6 +28,9 @@ struct service {
 	void (*status)(cJSON *status);
 	bgp_namer namer;
 };
+
+/* `interfaces` of the status: those of the configuration as they are now. The caller's. */
+cJSON *service_interfaces(const struct kernel_wish *wishes, size_t n);
 
 /* Does everything; never returns. Call from main(). */
 __attribute__((noreturn)) void service_main(const struct service *service, int argc, char **argv);
