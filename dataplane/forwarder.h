@@ -12,11 +12,12 @@
 #include "common/fib_msg.h"
 #include "dataplane/engine.h"
 
-/* One port's devices: the NIC (by DPDK) and the TAP that stands for it in the kernel. */
+/* One port's devices: the NIC (by DPDK, or the kernel's) and the TAP that stands for it in the
+ * kernel. */
 struct port_device {
-	uint16_t id;     /* of the DPDK device */
+	uint16_t id;     /* of the DPDK device, when there is no socket */
 	bool interrupts; /* its receive queue can wake us */
-	int wake_fd;     /* else: readable when frames wait; -1: there is none */
+	int socket_fd;   /* packet socket of a kernel device, or -1 */
 	int tap_fd;
 	bool link;                  /* as last shown to the kernel; control thread */
 	char host_device[IFNAMSIZ]; /* "" when the NIC is ours by PCI */

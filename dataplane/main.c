@@ -276,11 +276,10 @@ static int set_up(struct program *program, const struct options *options)
 	fwd->epoch = (struct epoch)EPOCH_INITIALIZER;
 	fwd->engine.epoch = &fwd->epoch;
 	fwd->engine.vpn = options->vpn;
-	if (ports_start_environment(
-		    options->pci, options->ports, options->n_ports, options->run_dir) < 0)
+	if (ports_start_environment(options->pci, options->run_dir) < 0)
 		return -1;
 	program->environment = true;
-	if (ports_open(fwd, options->pci, options->ports, options->n_ports) < 0)
+	if (ports_open(fwd, options->pci, options->ports) < 0)
 		return -1;
 	program->netlink = netlink_create();
 	if (!program->netlink)
@@ -342,12 +341,8 @@ static void control_loop(struct program *program, int signal_fd)
 				return;
 			}
 			if (fd == netlink) {
-				if (netlink_run(program->netlink))
-					program->refresh_again = true;
-				if (netlink_fd(program->netlink) != netlink) {
-					netlink = netlink_fd(program->netlink);
-					watch(epoll_fd, netlink);
-				}
+				netlink_run(program->netlink);
+				program->refresh_again = true;
 			} else if (fd == fpm_fd(program->fpm)) {
 				fpm_run(program->fpm);
 			} else {

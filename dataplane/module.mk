@@ -4,11 +4,10 @@
 FWD_ENGINE_SOURCES := dataplane/engine.c dataplane/icmp.c dataplane/iface.c dataplane/ip4.c \
 	dataplane/ip6.c dataplane/lpm.c dataplane/mpls.c dataplane/neighbor.c dataplane/nexthop.c
 FWD_SOURCES := $(FWD_ENGINE_SOURCES) dataplane/fpm.c dataplane/main.c dataplane/netlink.c \
-	dataplane/port.c dataplane/routes.c dataplane/rpc.c dataplane/tap.c dataplane/worker.c
+	dataplane/packet_socket.c dataplane/port.c dataplane/routes.c dataplane/rpc.c dataplane/tap.c dataplane/worker.c
 
 # DPDK's drivers register themselves, nothing refers to them: they are linked whole.
-FWD_DPDK_DRIVERS := -lrte_bus_pci -lrte_bus_vdev -lrte_mempool_ring -lrte_net_virtio \
-	-lrte_net_af_packet
+FWD_DPDK_DRIVERS := -lrte_bus_pci -lrte_bus_vdev -lrte_mempool_ring -lrte_net_virtio
 FWD_DPDK_LIBS := -lrte_ethdev -lrte_meter -lrte_net -lrte_mbuf -lrte_mempool -lrte_ring -lrte_pci \
 	-lrte_eal -lrte_telemetry -lrte_kvargs
 FWD_SYSTEM_LIBS := -lnuma -lbsd -lmd -lm -lpthread -ldl

@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "dataplane/netlink.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <linux/if.h>
 #include <linux/if_addr.h>
+#include <linux/rtnetlink.h>
 #include <netlink/cache.h>
 #include <netlink/netlink.h>
 #include <netlink/route/addr.h>
@@ -13,82 +16,84 @@
 #include "common/log.h"
 
 struct netlink {
-	struct nl_cache_mngr *manager;
+	struct nl_sock *events; /* only tells that something changed */
+	struct nl_sock *query;
 	struct nl_cache *links, *addrs;
-	bool changed;
 };
 
-static void on_change(struct nl_cache *cache, struct nl_object *object, int action, void *ctx)
+static int open_sockets(struct netlink *netlink)
 {
-	struct netlink *netlink = ctx;
+	int error;
 
-	(void)cache;
-	(void)object;
-	(void)action;
-	netlink->changed = true;
-}
-
-static int open_manager(struct netlink *netlink)
-{
-	int error = nl_cache_mngr_alloc(NULL, NETLINK_ROUTE, 0, &netlink->manager);
-
-	if (error < 0)
-		netlink->manager = NULL;
-	else
-		error = nl_cache_mngr_add(
-			netlink->manager, "route/link", on_change, netlink, &netlink->links);
-	if (error >= 0)
-		error = nl_cache_mngr_add(
-			netlink->manager, "route/addr", on_change, netlink, &netlink->addrs);
-	if (error < 0)
-		log_error("can't follow interfaces by rtnetlink: %s", nl_geterror(error));
+	netlink->events = nl_socket_alloc();
+	netlink->query = nl_socket_alloc();
+	if (!netlink->events || !netlink->query)
+		return -NLE_NOMEM;
+	nl_socket_disable_seq_check(netlink->events);
+	error = nl_connect(netlink->events, NETLINK_ROUTE);
+	if (error == 0)
+		error = nl_socket_add_memberships(netlink->events, RTNLGRP_LINK,
+			RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR, RTNLGRP_NONE);
+	if (error == 0)
+		error = nl_socket_set_nonblocking(netlink->events);
+	if (error == 0)
+		error = nl_connect(netlink->query, NETLINK_ROUTE);
+	if (error == 0)
+		error = rtnl_link_alloc_cache(netlink->query, AF_UNSPEC, &netlink->links);
+	if (error == 0)
+		error = rtnl_addr_alloc_cache(netlink->query, &netlink->addrs);
 	return error;
 }
 
 struct netlink *netlink_create(void)
 {
 	struct netlink *netlink = calloc(1, sizeof(*netlink));
+	int error = netlink ? open_sockets(netlink) : -NLE_NOMEM;
 
-	if (netlink && open_manager(netlink) < 0) {
-		netlink_destroy(netlink);
-		return NULL;
-	}
-	return netlink;
+	if (error == 0)
+		return netlink;
+	log_error("can't follow interfaces by rtnetlink: %s", nl_geterror(error));
+	netlink_destroy(netlink);
+	return NULL;
 }
 
 void netlink_destroy(struct netlink *netlink)
 {
 	if (!netlink)
 		return;
-	if (netlink->manager)
-		nl_cache_mngr_free(netlink->manager);
+	if (netlink->links)
+		nl_cache_free(netlink->links);
+	if (netlink->addrs)
+		nl_cache_free(netlink->addrs);
+	nl_socket_free(netlink->events);
+	nl_socket_free(netlink->query);
 	free(netlink);
 }
 
 int netlink_fd(const struct netlink *netlink)
 {
-	return nl_cache_mngr_get_fd(netlink->manager);
+	return nl_socket_get_fd(netlink->events);
 }
 
 bool netlink_run(struct netlink *netlink)
 {
-	struct nl_cache_mngr *old = netlink->manager;
+	char buf[16384];
+	ssize_t n;
 	int error;
 
-	netlink->changed = false;
-	error = nl_cache_mngr_data_ready(netlink->manager);
-	if (error >= 0 || error == -NLE_AGAIN)
-		return netlink->changed;
-	/* Messages were lost: only the whole state tells what we missed. */
-	log_warn("rtnetlink lost messages (%s), reading all interfaces again", nl_geterror(error));
-	if (open_manager(netlink) < 0) {
-		if (netlink->manager && netlink->manager != old)
-			nl_cache_mngr_free(netlink->manager);
-		netlink->manager = old;
-		return false;
-	}
-	nl_cache_mngr_free(old);
-	return true;
+	/*
+	 * What a message says doesn't matter, nor whether some were lost (ENOBUFS): the present
+	 * state is read anew. Events are rare and interfaces few.
+	 */
+	do {
+		n = recv(netlink_fd(netlink), buf, sizeof(buf), MSG_DONTWAIT);
+	} while (n > 0 || (n < 0 && (errno == ENOBUFS || errno == EINTR)));
+	error = nl_cache_refill(netlink->query, netlink->links);
+	if (error == 0)
+		error = nl_cache_refill(netlink->query, netlink->addrs);
+	if (error != 0)
+		log_error("can't read interfaces by rtnetlink: %s", nl_geterror(error));
+	return error == 0;
 }
 
 struct collect {

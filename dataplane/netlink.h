@@ -15,11 +15,12 @@ struct netlink *netlink_create(void);
 /* Accepts NULL. */
 void netlink_destroy(struct netlink *netlink);
 
-/* Polls readable when netlink_run() has something to do. It may change in netlink_run(). */
+/* Polls readable when netlink_run() has something to do. */
 int netlink_fd(const struct netlink *netlink);
 
 /*
- * Reads what came in; after an overrun, everything anew. Returns whether anything may have changed.
+ * Reads the state of all interfaces anew. Returns whether that went well; logs why not. Call again
+ * then: what netlink_iface() says is old.
  */
 bool netlink_run(struct netlink *netlink);
 

@@ -1,22 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "dataplane/port.h"
 
-#include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include <linux/if_packet.h>
-#include <net/if.h>
-#include <sys/socket.h>
 #include <rte_eal.h>
 #include <rte_errno.h>
 #include <rte_ethdev.h>
 
 #include "common/log.h"
+#include "dataplane/packet_socket.h"
 #include "dataplane/tap.h"
 
 #define RING_SIZE 256u
@@ -46,10 +42,9 @@ static bool have_hugepages(void)
 	       ENVIRONMENT_MIB;
 }
 
-int ports_start_environment(
-	bool pci, const struct port_spec *specs, unsigned n, const char *run_dir)
+int ports_start_environment(bool pci, const char *run_dir)
 {
-	char lcore[16], memory[16], devices[MAX_PORTS][96];
+	char lcore[16], memory[16];
 	char *args[24];
 	cpu_set_t before;
 	unsigned first_cpu = 0;
@@ -80,12 +75,6 @@ int ports_start_environment(
 	}
 	if (!pci)
 		args[n_args++] = (char *)"--no-pci";
-	for (unsigned i = 0; i < n; i++) {
-		snprintf(devices[i], sizeof(devices[i]),
-			"--vdev=net_af_packet%u,iface=%s,framecnt=%u,qdisc_bypass=0", i,
-			specs[i].device, RING_SIZE);
-		args[n_args++] = devices[i];
-	}
 	args[n_args] = NULL;
 	got = rte_eal_init(n_args, args);
 	/* DPDK pins its main thread; ours is only the control thread. */
@@ -94,67 +83,13 @@ int ports_start_environment(
 		return 0;
 	log_error("DPDK doesn't start: %s; %s", rte_strerror(rte_errno),
 		pci ? "are the NICs bound to vfio-pci, and is /dev/vfio there?"
-		    : "are the devices there, and do we run as root?");
+		    : "do we run as root?");
 	return -1;
-}
-
-/* ---- kernel devices ---------------------------------------------------------------------- */
-
-static int write_sysctl(const char *family, const char *device, const char *key, const char *value)
-{
-	char path[128];
-	ssize_t n;
-	int fd;
-
-	snprintf(path, sizeof(path), "/proc/sys/net/%s/conf/%s/%s", family, device, key);
-	fd = open(path, O_WRONLY | O_CLOEXEC);
-	if (fd < 0)
-		return errno == ENOENT ? 0 : errno; /* no such protocol in this kernel */
-	n = write(fd, value, strlen(value));
-	close(fd);
-	return n < 0 ? EIO : 0;
-}
-
-/*
- * A packet socket only copies what a device receives: the kernel must not answer too. The address
- * belongs to the TAP, so with the strict reverse path filter nothing comes in by the device.
- */
-static void silence_kernel(const char *device)
-{
-	if (write_sysctl("ipv4", device, "arp_ignore", "8") ||
-		write_sysctl("ipv4", device, "rp_filter", "1") ||
-		write_sysctl("ipv6", device, "disable_ipv6", "1"))
-		log_warn("can't keep the kernel from answering on device=%s, frames may be "
-			 "answered twice",
-			device);
-}
-
-/* The packet socket that the driver opened for a device: poll() tells when frames wait in it. */
-static int find_packet_socket(const char *device)
-{
-	unsigned ifindex = if_nametoindex(device);
-	DIR *dir = opendir("/proc/self/fd");
-	const struct dirent *entry;
-	int found = -1;
-
-	while (dir && (entry = readdir(dir))) {
-		struct sockaddr_ll addr = {0};
-		socklen_t size = sizeof(addr);
-		int fd = atoi(entry->d_name);
-
-		if (entry->d_name[0] != '.' &&
-			getsockname(fd, (struct sockaddr *)&addr, &size) == 0 &&
-			addr.sll_family == AF_PACKET && (unsigned)addr.sll_ifindex == ifindex)
-			found = fd;
-	}
-	if (dir)
-		closedir(dir);
-	return found;
 }
 
 /* ---- devices ----------------------------------------------------------------------------- */
 
-static int configure(struct forwarder *fwd, uint16_t id, bool interrupts)
+static int configure_nic(struct forwarder *fwd, uint16_t id, bool interrupts)
 {
 	struct rte_eth_conf conf = {.intr_conf.rxq = interrupts};
 	uint16_t n_rx = RING_SIZE, n_tx = RING_SIZE;
@@ -171,45 +106,49 @@ static int configure(struct forwarder *fwd, uint16_t id, bool interrupts)
 	return error;
 }
 
+static int open_nic(struct forwarder *fwd, struct port_device *device, struct rte_ether_addr *mac)
+{
+	int error = configure_nic(fwd, device->id, true);
+
+	device->interrupts = error == 0;
+	if (error != 0)
+		error = configure_nic(fwd, device->id, false);
+	if (error == 0)
+		error = rte_eth_macaddr_get(device->id, mac);
+	if (error != 0) {
+		log_error("can't start a NIC: %s", rte_strerror(-error));
+		return -1;
+	}
+	/* Groups of neighbour discovery come and go with addresses: take all, sort in software. */
+	if (rte_eth_promiscuous_enable(device->id) != 0)
+		rte_eth_allmulticast_enable(device->id);
+	return 0;
+}
+
 static int open_port(
 	struct forwarder *fwd, unsigned index, uint16_t id, const struct port_spec *spec)
 {
 	struct port_device *device = &fwd->devices[index];
 	struct port *port = &fwd->engine.ports[index];
-	int error;
 
-	*device = (struct port_device){.id = id, .wake_fd = -1, .tap_fd = -1};
+	*device = (struct port_device){.id = id, .socket_fd = -1, .tap_fd = -1};
 	snprintf(port->name, sizeof(port->name), "%s", spec->name);
 	snprintf(device->host_device, sizeof(device->host_device), "%s", spec->device);
 	port->customer = strcmp(spec->name, "cust") == 0;
 	port->mpls = !port->customer;
 	if (spec->device[0])
-		silence_kernel(spec->device);
-	/* Drivers of kernel devices have none, and complain when asked. */
-	device->interrupts = !spec->device[0];
-	error = configure(fwd, id, device->interrupts);
-	if (error != 0 && device->interrupts) {
-		device->interrupts = false;
-		error = configure(fwd, id, false);
-	}
-	if (error == 0)
-		error = rte_eth_macaddr_get(id, &port->mac);
-	if (error != 0) {
-		log_error("can't start port=%s: %s", spec->name, rte_strerror(-error));
+		device->socket_fd = packet_socket_open(spec->device, &port->mac);
+	else if (open_nic(fwd, device, &port->mac) < 0)
 		return -1;
-	}
-	/* Groups of neighbour discovery come and go with addresses: take all, sort in software. */
-	if (rte_eth_promiscuous_enable(id) != 0)
-		rte_eth_allmulticast_enable(id);
-	if (!device->interrupts && spec->device[0])
-		device->wake_fd = find_packet_socket(spec->device);
+	if (spec->device[0] && device->socket_fd < 0)
+		return -1;
+	fwd->engine.n_ports++;
 	device->tap_fd = tap_attach(spec->name, &port->mac);
 	if (device->tap_fd < 0)
 		return -1;
 	log_info("port=%s mac=" RTE_ETHER_ADDR_PRT_FMT " device=%s interrupts=%s", port->name,
 		RTE_ETHER_ADDR_BYTES(&port->mac), spec->device[0] ? spec->device : "pci",
-		device->interrupts ? "yes" : "no");
-	fwd->engine.n_ports++;
+		device->interrupts || device->socket_fd >= 0 ? "yes" : "no");
 	return 0;
 }
 
@@ -222,25 +161,31 @@ static int compare_names(const void *a, const void *b)
 	return strcmp(x, y);
 }
 
-int ports_open(struct forwarder *fwd, bool pci, const struct port_spec *specs, unsigned n)
+/* The NICs, by PCI address. */
+static int find_nics(uint16_t ids[MAX_PORTS])
 {
-	static const struct port_spec by_pci[MAX_PORTS] = {{.name = "cust"}, {.name = "core"}};
-	uint16_t ids[RTE_MAX_ETHPORTS], id;
-	unsigned n_ids = 0;
+	uint16_t all[RTE_MAX_ETHPORTS];
+	unsigned n = 0;
+	uint16_t id;
 
 	RTE_ETH_FOREACH_DEV(id)
-	ids[n_ids++] = id;
-	/* Names are PCI addresses or net_af_packetN: both sort in the order that we mean. */
-	qsort(ids, n_ids, sizeof(ids[0]), compare_names);
-	if (pci) {
-		specs = by_pci;
-		n = MAX_PORTS;
-	}
-	if (n_ids < n) {
-		log_error("found %u network devices, need %u%s", n_ids, n,
-			pci ? "; bind both NICs to vfio-pci" : "");
+	all[n++] = id;
+	if (n < MAX_PORTS) {
+		log_error("found %u NICs, need %d; bind both to vfio-pci", n, MAX_PORTS);
 		return -1;
 	}
+	qsort(all, n, sizeof(all[0]), compare_names);
+	memcpy(ids, all, MAX_PORTS * sizeof(ids[0]));
+	return 0;
+}
+
+int ports_open(struct forwarder *fwd, bool pci, const struct port_spec *specs)
+{
+	static const struct port_spec by_pci[MAX_PORTS] = {{.name = "cust"}, {.name = "core"}};
+	uint16_t ids[MAX_PORTS] = {0};
+
+	if (pci && find_nics(ids) < 0)
+		return -1;
 	fwd->engine.pool = rte_pktmbuf_pool_create(
 		"packets", POOL_SIZE, POOL_CACHE, 0, RTE_MBUF_DEFAULT_BUF_SIZE, SOCKET_ID_ANY);
 	if (!fwd->engine.pool) {
@@ -248,8 +193,8 @@ int ports_open(struct forwarder *fwd, bool pci, const struct port_spec *specs, u
 			rte_strerror(rte_errno), ENVIRONMENT_MIB);
 		return -1;
 	}
-	for (unsigned i = 0; i < n; i++) {
-		if (open_port(fwd, i, ids[i], &specs[i]) < 0)
+	for (unsigned i = 0; i < MAX_PORTS; i++) {
+		if (open_port(fwd, i, ids[i], pci ? &by_pci[i] : &specs[i]) < 0)
 			return -1;
 	}
 	return 0;
@@ -258,8 +203,33 @@ int ports_open(struct forwarder *fwd, bool pci, const struct port_spec *specs, u
 void ports_close(struct forwarder *fwd)
 {
 	for (unsigned i = 0; i < fwd->engine.n_ports; i++) {
-		close(fwd->devices[i].tap_fd);
-		rte_eth_dev_stop(fwd->devices[i].id);
-		rte_eth_dev_close(fwd->devices[i].id);
+		struct port_device *device = &fwd->devices[i];
+
+		if (device->tap_fd >= 0)
+			close(device->tap_fd);
+		if (device->socket_fd >= 0) {
+			close(device->socket_fd);
+		} else {
+			rte_eth_dev_stop(device->id);
+			rte_eth_dev_close(device->id);
+		}
 	}
+}
+
+unsigned port_receive(struct forwarder *fwd, unsigned port, struct rte_mbuf **frames, unsigned n)
+{
+	const struct port_device *device = &fwd->devices[port];
+
+	if (device->socket_fd >= 0)
+		return packet_socket_receive(device->socket_fd, fwd->engine.pool, frames, n);
+	return rte_eth_rx_burst(device->id, 0, frames, (uint16_t)n);
+}
+
+unsigned port_send(struct forwarder *fwd, unsigned port, struct rte_mbuf **frames, unsigned n)
+{
+	const struct port_device *device = &fwd->devices[port];
+
+	if (device->socket_fd >= 0)
+		return packet_socket_send(device->socket_fd, frames, n);
+	return rte_eth_tx_burst(device->id, 0, frames, (uint16_t)n);
 }

@@ -15,20 +15,24 @@ struct port_spec {
 };
 
 /*
- * Starts DPDK's environment: with `pci` for the NICs bound to vfio-pci, else for `specs`, kernel
- * devices that are reached by packet sockets. DPDK keeps its files in `run_dir`. Leaves the calling
- * thread's CPU affinity as it was. Returns 0, or -1; logs why.
+ * Starts DPDK's environment, with `pci` for the NICs bound to vfio-pci. DPDK keeps its files in
+ * `run_dir`. Leaves the calling thread's CPU affinity as it was. Returns 0, or -1; logs why.
  */
-int ports_start_environment(
-	bool pci, const struct port_spec *specs, unsigned n, const char *run_dir);
+int ports_start_environment(bool pci, const char *run_dir);
 
 /*
- * Opens the devices and their TAPs, and makes the packet pool. With `pci` the first NIC is `cust`,
- * the second `core`. Returns 0, or -1; logs why.
+ * Makes the packet pool, opens the devices and their TAPs: with `pci` the first NIC is `cust`, the
+ * second `core`, else as MAX_PORTS `specs` say. Returns 0, or -1; logs why.
  */
-int ports_open(struct forwarder *fwd, bool pci, const struct port_spec *specs, unsigned n);
+int ports_open(struct forwarder *fwd, bool pci, const struct port_spec *specs);
 
 /* Stops and closes devices. TAPs stay, without carrier. */
 void ports_close(struct forwarder *fwd);
+
+/* Receives up to `n` frames, which become the caller's. Returns how many. Fast path. */
+unsigned port_receive(struct forwarder *fwd, unsigned port, struct rte_mbuf **frames, unsigned n);
+
+/* Sends frames; returns how many were taken: the rest stay the caller's. Fast path. */
+unsigned port_send(struct forwarder *fwd, unsigned port, struct rte_mbuf **frames, unsigned n);
 
 #endif

@@ -11,6 +11,7 @@
 #include <rte_lcore.h>
 
 #include "common/log.h"
+#include "dataplane/port.h"
 
 #define TICK_MS 1000u
 #define IDLE_ROUNDS 64u /* empty polls before going to sleep */
@@ -21,7 +22,7 @@ struct worker {
 	struct forwarder *fwd;
 	uint64_t next_tick_ms;
 	/* Registrations that rte_epoll_wait() refers to. */
-	struct rte_epoll_event tap_events[MAX_PORTS], wake_events[MAX_PORTS], stop_event;
+	struct rte_epoll_event tap_events[MAX_PORTS], socket_events[MAX_PORTS], stop_event;
 	bool can_be_woken;
 };
 
@@ -32,8 +33,7 @@ static unsigned receive(struct worker *worker)
 
 	for (unsigned port = 0; port < engine->n_ports; port++) {
 		struct rte_mbuf *burst[ENGINE_BURST];
-		uint16_t n =
-			rte_eth_rx_burst(worker->fwd->devices[port].id, 0, burst, ENGINE_BURST);
+		unsigned n = port_receive(worker->fwd, port, burst, ENGINE_BURST);
 
 		for (unsigned i = 0; i < n; i++)
 			rte_prefetch0(rte_pktmbuf_mtod(burst[i], void *));
@@ -84,13 +84,12 @@ static void flush(struct worker *worker)
 
 		while (sent < port->n_tx) {
 			uint32_t sizes[ENGINE_QUEUE];
-			uint16_t n;
+			unsigned n;
 
 			/* The driver may free a buffer as soon as it has it. */
 			for (unsigned k = sent; k < port->n_tx; k++)
 				sizes[k] = port->tx[k]->pkt_len;
-			n = rte_eth_tx_burst(worker->fwd->devices[i].id, 0, port->tx + sent,
-				(uint16_t)(port->n_tx - sent));
+			n = port_send(worker->fwd, i, port->tx + sent, port->n_tx - sent);
 			if (n == 0)
 				break;
 			for (unsigned k = sent; k < sent + n; k++)
@@ -188,17 +187,18 @@ static void set_up_sleep(struct worker *worker)
 		struct port_device *device = &fwd->devices[i];
 
 		watch(&worker->tap_events[i], device->tap_fd);
+		if (device->socket_fd >= 0) {
+			watch(&worker->socket_events[i], device->socket_fd);
+			continue;
+		}
 		if (device->interrupts &&
 			rte_eth_dev_rx_intr_ctl_q(
 				device->id, 0, RTE_EPOLL_PER_THREAD, RTE_INTR_EVENT_ADD, NULL) != 0)
 			device->interrupts = false;
-		if (device->interrupts)
-			continue;
-		if (device->wake_fd >= 0) {
-			watch(&worker->wake_events[i], device->wake_fd);
-		} else {
+		if (!device->interrupts) {
 			worker->can_be_woken = false;
-			log_warn("port=%s can't wake the forwarder, it polls every %d ms when idle",
+			log_warn("port=%s has no receive interrupts: the forwarder polls every "
+				 "%d ms when idle; bind the NIC to vfio-pci behind an IOMMU",
 				fwd->engine.ports[i].name, NAP_MS);
 		}
 	}
