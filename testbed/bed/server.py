@@ -41,6 +41,7 @@ mount --bind {dir}/log /var/log/libvirt
 mount --bind {dir}/etc /etc/libvirt
 mkdir -p /var/lib/libvirt/ram
 mount -t tmpfs none /var/lib/libvirt/ram
+mount -t tmpfs none /run/lock
 exec libvirtd --pid-file /run/libvirt/libvirtd.pid
 """
 
