@@ -22,6 +22,10 @@ ALL_CFLAGS += -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-
 LDFLAGS += -fsanitize=address,undefined
 endif
 
+# For FUZZERS: the sources, compiled and linked by clang in one go.
+FUZZ_CFLAGS := -std=gnu17 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined
+FUZZ_SECONDS ?= 10
+
 PROGRAMS :=
 UNIT_TESTS :=
 FUZZERS :=
@@ -54,7 +58,7 @@ $(B)/obj/%.o: %.c | $(DEPS_STAMPS)
 
 -include $(shell find $(B)/obj -name '*.d' 2>/dev/null)
 
-.PHONY: all prepare unit format lint clean help
+.PHONY: all prepare unit fuzz format lint clean help
 all: $(PROGRAMS) ## Build every program
 
 prepare: $(DEPS_STAMPS) $(PROGRAMS) ## Make everything that tests and the demo need
@@ -63,8 +67,42 @@ prepare: $(DEPS_STAMPS) $(PROGRAMS) ## Make everything that tests and the demo n
 unit: $(UNIT_TESTS) ## Build and run the unit tests
 	@failed=0; for t in $(UNIT_TESTS); do $$t || failed=1; done; exit $$failed
 
+fuzz: $(FUZZERS) ## Run every fuzz target for FUZZ_SECONDS (10)
+	@failed=0; for f in $(FUZZERS); do \
+		mkdir -p $$f.corpus; echo "fuzz: $$f"; \
+		$$f -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=1024 -timeout=10 -verbosity=0 \
+			-artifact_prefix=$$f.crash- $$f.corpus >$$f.log 2>&1 || { cat $$f.log; failed=1; }; \
+	done; exit $$failed
+
+C_FILES = $(shell git ls-files '*.c' '*.h')
+C_SOURCES = $(filter %.c,$(C_FILES))
+# Fuzz targets are compiled by rules of their own.
+TIDY_MARKS = $(patsubst %.c,$(B)/lint/%.tidy,$(filter-out %_fuzz.c,$(C_SOURCES)))
+SCRIPTS = $(shell git grep -lE '^\#!/bin/(ba)?sh')
+
 format: ## Lay the C sources out as .clang-format says
-	git ls-files '*.c' '*.h' | xargs -r clang-format -i
+	clang-format -i $(C_FILES)
+
+lint: $(TIDY_MARKS) ## Check layout (clang-format), C (clang-tidy, cppcheck) and scripts (shellcheck)
+	clang-format --dry-run -Werror $(C_FILES)
+	cppcheck --quiet --error-exitcode=1 --std=c11 -D_GNU_SOURCE -I. -j2 --inline-suppr \
+		'-DcJSON_ArrayForEach(e, a)=for (e = (a)->child; e; e = e->next)' \
+		--enable=warning,performance,portability --library=posix \
+		--suppress=missingIncludeSystem --suppress=readdirCalled $(C_SOURCES)
+	shellcheck $(SCRIPTS)
+
+# How each source is compiled, for clang-tidy and editors: what make would run.
+$(B)/compile_commands.json: Makefile $(wildcard */module.mk) .ci/compile-commands
+	@mkdir -p $(@D)
+	$(MAKE) --no-print-directory -nB PACKAGES=unchecked $(C_SOURCES:%.c=$(B)/obj/%.o) | \
+		.ci/compile-commands $@
+
+# The object stands for the headers that the source includes.
+$(B)/lint/%.tidy: %.c $(B)/obj/%.o .clang-tidy | $(B)/compile_commands.json
+	@mkdir -p $(@D)
+	clang-tidy --quiet -p $(B) --extra-arg=-Wno-unknown-warning-option $< 2>$@.log || \
+		{ cat $@.log; exit 1; }
+	@touch $@
 
 clean: ## Remove what the build made, but not the libraries in build/deps
 	find build -mindepth 1 -maxdepth 1 ! -name deps -exec rm -rf {} +

@@ -331,28 +331,26 @@ static void bring_up(int fd, const char *name)
 	log_error("can't bring an interface up name=%s error=\"%s\"", name, strerror(errno));
 }
 
-static void name_nics(int fd, const struct nics *nics)
+static void name_nic(int fd, const char *address, const char *name)
 {
-	static const char *const names[NICS] = {"core", "inside"};
 	struct ifreq request = {0};
 
-	for (unsigned i = 0; i < nics->n; i++) {
-		if (!find_netdev(nics->address[i], request.ifr_name)) {
-			log_error("a NIC has no network device address=%s", nics->address[i]);
-			continue;
-		}
-		snprintf(request.ifr_newname, IFNAMSIZ, "%s", names[i]);
-		if (ioctl(fd, SIOCSIFNAME, &request) < 0) {
-			log_error("can't rename an interface from=%s to=%s error=\"%s\"",
-				request.ifr_name, names[i], strerror(errno));
-			continue;
-		}
-		bring_up(fd, names[i]);
+	if (!find_netdev(address, request.ifr_name)) {
+		log_error("a NIC has no network device address=%s", address);
+		return;
 	}
+	snprintf(request.ifr_newname, IFNAMSIZ, "%s", name);
+	if (ioctl(fd, SIOCSIFNAME, &request) < 0) {
+		log_error("can't rename an interface from=%s to=%s error=\"%s\"", request.ifr_name,
+			name, strerror(errno));
+		return;
+	}
+	bring_up(fd, name);
 }
 
 void boot_set_up_devices(enum boot_role role)
 {
+	static const char *const cvm_nics[NICS] = {"core", "inside"};
 	struct nics nics;
 	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 
@@ -363,8 +361,8 @@ void boot_set_up_devices(enum boot_role role)
 	bring_up(fd, "lo");
 	if (role == BOOT_ROLE_PVM)
 		check_vfio(&nics);
-	else if (role == BOOT_ROLE_CVM)
-		name_nics(fd, &nics);
+	for (unsigned i = 0; role == BOOT_ROLE_CVM && i < NICS && i < nics.n; i++)
+		name_nic(fd, nics.address[i], cvm_nics[i]);
 	if (fd >= 0)
 		close(fd);
 }

@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 #include <cmocka.h>
 #include <cjson/cJSON.h>
@@ -77,10 +78,9 @@ static void bounds_the_depth(void **state)
 
 	(void)state;
 	for (unsigned depth = 1; depth < ENVELOPE_MAX_DEPTH + 8; depth++) {
-		unsigned n = 0;
+		size_t n = (size_t)snprintf(line, sizeof(line), "{\"a\":");
 
 		/* The outermost object is a level of its own. */
-		n += (unsigned)strlen(strcpy(line + n, "{\"a\":"));
 		memset(line + n, '[', depth - 1);
 		n += depth - 1;
 		line[n++] = '1';

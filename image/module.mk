@@ -44,3 +44,8 @@ $(B)/tests/image/$(1)_test: $(B)/obj/image/$(1)_test.o $(B)/obj/image/$(1).o
 UNIT_TESTS += $(B)/tests/image/$(1)_test
 endef
 $(foreach t,envelope supervisor,$(eval $(call image_unit_test,$(t))))
+
+$(B)/fuzz/envelope: image/envelope_fuzz.c image/envelope.c image/envelope.h
+	@mkdir -p $(@D)
+	clang $(CPPFLAGS) $(FUZZ_CFLAGS) -o $@ $(filter %.c,$^) -lcjson
+FUZZERS += $(B)/fuzz/envelope
