@@ -97,5 +97,5 @@ def start_edge_switch(site):
     switch.start(f"edge-{site.name}", site.ns, site.dir)
     ports = ["core"] + [s.trunk for s in site.servers]
     ports += [ce.switch_port for ce in topo.CES if ce.site == site.name]
-    switch.add_bridge(site.dir, "edge", ports, secure=True)
+    switch.add_bridge(site.dir, "edge", ports, secure=True, spare=topo.SPARE_PORTS)
     host.say(f"  edge switch {site.name}: ports {' '.join(ports)}")

@@ -50,8 +50,9 @@ def start(name, ns, directory):
                      "runs")
 
 
-def add_bridge(directory, bridge, ports, secure):
-    """Makes a bridge of the userspace datapath with `ports`, interfaces that exist.
+def add_bridge(directory, bridge, ports, secure, spare=()):
+    """Makes a bridge of the userspace datapath with `ports`, interfaces that exist, and `spare`
+    ones, which lead nowhere.
 
     A secure one has no rule of its own; otherwise it is a plain VLAN switch.
     """
@@ -60,4 +61,6 @@ def add_bridge(directory, bridge, ports, secure):
             "protocols=OpenFlow13,OpenFlow14,OpenFlow15", "other_config:disable-in-band=true"]
     for port in ports:
         args += ["--", "add-port", bridge, port]
+    for port in spare:
+        args += ["--", "add-port", bridge, port, "--", "set", "interface", port, "type=internal"]
     vsctl(directory, *args)

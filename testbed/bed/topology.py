@@ -113,6 +113,7 @@ CES = (
     CustomerEdge("red", "b", "cust2", 65202, **_B, daemon="frr",
                  only_here={"10.66.0.0/16": "10.66.0.1", "fd00:66::/48": "fd00:66::1"}),
 )
+SPARE_PORTS = ("cust9", "trunk-spare")  # of every edge switch; nothing is plugged in
 CORE_NS = "ep-core"  # the route reflector
 P_NS = "ep-p"  # the core's label switching
 CORE_DIR = f"{RUN}/core"

@@ -36,10 +36,11 @@ WRONG = {
     "unknown customer": (replaced("--customer", "blue"), "blue"),
     "overlapping link": (replaced("--address", "192.168.1.1/24"), "green-a"),
     "malformed prefix": (replaced("--address", "192.168.9.1/33"), "192.168.9.1/33"),
-    "switch port in use": (replaced("--switch-port", "cust1"), "cust1"),
+    "VLAN in use": (replaced("--switch-port", "cust1"), "cust1"),
+    "switch port that isn't there": (replaced("--switch-port", "cust10"), "cust10"),
     "unreachable server": (["server", "create", "ghost", "--site", "a", "--uri",
                             f"qemu:///system?socket={topo.RUN}/ghost/libvirt-sock",
-                            "--bridge", "br0", "--trunk", "trunk-left"], "ghost"),
+                            "--bridge", "br0", "--trunk", "trunk-spare"], "ghost"),
     "existing name": (controller.server_create(topo.SERVERS[0]), "a-left"),
 }
 
@@ -51,6 +52,7 @@ def test_wrong_request_names_the_fault_and_changes_nothing(what):
     with pytest.raises(controller.CliError) as error:
         controller.cli(*args)
     assert word in error.value.output
+    assert "fix: " in error.value.output or "choose" in error.value.output
     assert names(everything()) == before
 
 
