@@ -1,0 +1,523 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+
+/* The registry on a real database: what is refused, that nothing remains of it, what is given. */
+
+#include "controller/registry.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+struct fixture {
+	char dir[64], path[96];
+	struct store *store;
+};
+
+static struct ep_prefix addr(const char *text)
+{
+	struct ep_prefix prefix;
+	assert_int_equal(ep_addr_parse(text, &prefix), 0);
+	return prefix;
+}
+
+static struct ep_prefix link_addr(const char *text)
+{
+	struct ep_prefix prefix;
+	assert_int_equal(ep_prefix_parse(text, true, &prefix, NULL), 0);
+	return prefix;
+}
+
+static void open_store(struct fixture *f)
+{
+	struct why why = {""};
+	if (store_open(f->path, &f->store, &why) != 0)
+		fail_msg("%s", why.text);
+}
+
+static int set_up(void **state)
+{
+	struct fixture *f = calloc(1, sizeof(*f));
+	snprintf(f->dir, sizeof(f->dir), "/tmp/edgeplex-registry-test.XXXXXX");
+	if (f == NULL || mkdtemp(f->dir) == NULL)
+		return -1;
+	snprintf(f->path, sizeof(f->path), "%s/edgeplex.db", f->dir);
+	open_store(f);
+	*state = f;
+	return 0;
+}
+
+static int tear_down(void **state)
+{
+	static const char *const suffixes[] = {"", "-wal", "-shm"};
+	struct fixture *f = *state;
+	store_close(f->store);
+	for (size_t i = 0; i < 3; i++) {
+		char path[128];
+		snprintf(path, sizeof(path), "%s%s", f->path, suffixes[i]);
+		unlink(path);
+	}
+	rmdir(f->dir);
+	free(f);
+	return 0;
+}
+
+static struct site make_site(const char *name, unsigned n)
+{
+	char text[32];
+	struct site site = {
+		.asn = 65000,
+		.core_mtu = 1600,
+		.n_rr = 1,
+		.rr = {addr("10.0.0.100")},
+		.transport_label = 16000 + n,
+		.labels = {1000, 1001},
+		.vlans = {100, 109},
+		.pvm_memory_kib = MODEL_PVM_MEMORY_KIB,
+		.cvm_memory_kib = MODEL_CVM_MEMORY_KIB,
+	};
+	snprintf(site.name, sizeof(site.name), "%s", name);
+	snprintf(site.core_port, sizeof(site.core_port), "core");
+	snprintf(site.switch_target, sizeof(site.switch_target), "unix:/run/%s", name);
+	snprintf(text, sizeof(text), "10.0.0.%u", n);
+	site.pe_address = addr(text);
+	snprintf(text, sizeof(text), "192.0.2.%u/30", n * 4 + 2);
+	site.core_address = link_addr(text);
+	snprintf(text, sizeof(text), "192.0.2.%u", n * 4 + 1);
+	site.core_gateway = addr(text);
+	return site;
+}
+
+static struct server make_server(const char *name, const char *site)
+{
+	struct server server = {.memory_mib = 4096};
+	snprintf(server.name, sizeof(server.name), "%s", name);
+	snprintf(server.site, sizeof(server.site), "%s", site);
+	snprintf(server.uri, sizeof(server.uri), "qemu:///%s", name);
+	snprintf(server.bridge, sizeof(server.bridge), "br0");
+	snprintf(server.trunk, sizeof(server.trunk), "t-%s", name);
+	return server;
+}
+
+static struct port make_port(const char *name, const char *customer, const char *site,
+	const char *switch_port, const char *address, const char *ce)
+{
+	struct port port = {
+		.mtu = 1500,
+		.n_addresses = 1,
+		.addresses = {link_addr(address)},
+		.n_ce = 1,
+		.ce = {{.address = addr(ce), .asn = 65101}},
+	};
+	snprintf(port.name, sizeof(port.name), "%s", name);
+	snprintf(port.customer, sizeof(port.customer), "%s", customer);
+	snprintf(port.site, sizeof(port.site), "%s", site);
+	snprintf(port.switch_port, sizeof(port.switch_port), "%s", switch_port);
+	return port;
+}
+
+static struct operation make_operation(const char *object)
+{
+	struct operation op = {.n_steps = 2, .steps = {{.name = "allocate"}, {.name = "place"}}};
+	snprintf(op.verb, sizeof(op.verb), "create");
+	snprintf(op.object, sizeof(op.object), "%s", object);
+	return op;
+}
+
+static bool reachable(void *ctx, int64_t server_id)
+{
+	(void)server_id;
+	return ctx == NULL;
+}
+
+static int create_port(struct fixture *f, struct port *port, struct problem *problem)
+{
+	char object[48];
+	snprintf(object, sizeof(object), "port/%s", port->name);
+	struct operation op = make_operation(object);
+	*problem = (struct problem){0};
+	return registry_port_create(f->store, port, &op, reachable, NULL, false, problem);
+}
+
+/* Two sites with a server and a CVM each, customers green and red. */
+static void populate(struct fixture *f)
+{
+	struct problem problem = {0};
+	static const char *const names[] = {"a", "b"};
+	for (unsigned i = 0; i < 2; i++) {
+		char name[32];
+		struct site site = make_site(names[i], i + 1);
+		assert_int_equal(registry_site_create(f->store, &site, false, &problem), 0);
+		snprintf(name, sizeof(name), "%s-left", names[i]);
+		struct server server = make_server(name, names[i]);
+		assert_int_equal(registry_server_create(f->store, &server, false, &problem), 0);
+		snprintf(name, sizeof(name), "cvm/%s", names[i]);
+		struct operation op = make_operation(name);
+		assert_int_equal(
+			registry_cvm_create(f->store, names[i], &op, reachable, NULL, &problem), 0);
+	}
+	struct customer green = {.name = "green"}, red = {.name = "red"};
+	assert_int_equal(registry_customer_create(f->store, &green, &problem), 0);
+	assert_int_equal(registry_customer_create(f->store, &red, &problem), 0);
+	assert_int_equal(green.vpn_id, 100);
+	assert_int_equal(red.vpn_id, 101);
+}
+
+static void expect(const struct problem *problem, int rc, int status, const char *field)
+{
+	assert_int_equal(rc, -1);
+	assert_int_equal(problem->status, status);
+	if (field == NULL)
+		return;
+	assert_true(problem->n_errors >= 1);
+	assert_string_equal(problem->errors[0].field, field);
+}
+
+static size_t count_ports(struct fixture *f)
+{
+	struct port *ports;
+	size_t n;
+	assert_int_equal(store_port_list(f->store, &ports, &n), 0);
+	free(ports);
+	return n;
+}
+
+static void test_sites_differ(void **state)
+{
+	struct fixture *f = *state;
+	struct problem problem = {0};
+	populate(f);
+	struct site a, b;
+	assert_int_equal(store_site_get(f->store, "a", &a), 0);
+	assert_int_equal(store_site_get(f->store, "b", &b), 0);
+	assert_false(ep_prefix_overlaps(&a.inside, &b.inside));
+	assert_int_equal(a.n_rr, 1);
+
+	struct site same = make_site("a", 3);
+	expect(&problem, registry_site_create(f->store, &same, false, &problem), 409, NULL);
+	problem = (struct problem){0};
+	struct site address = make_site("c", 3);
+	address.pe_address = a.pe_address;
+	expect(&problem, registry_site_create(f->store, &address, false, &problem), 422,
+		"/pe_address");
+	problem = (struct problem){0};
+	struct site label = make_site("c", 3);
+	label.transport_label = a.transport_label;
+	expect(&problem, registry_site_create(f->store, &label, false, &problem), 422,
+		"/transport_label");
+	problem = (struct problem){0};
+	struct site inside = make_site("c", 3);
+	inside.inside = b.inside;
+	expect(&problem, registry_site_create(f->store, &inside, false, &problem), 422, "/inside");
+}
+
+static void test_dry_run_keeps_nothing(void **state)
+{
+	struct fixture *f = *state;
+	struct problem problem = {0};
+	struct site site = make_site("a", 1), found;
+	assert_int_equal(registry_site_create(f->store, &site, true, &problem), 0);
+	assert_int_equal(store_site_get(f->store, "a", &found), ENOENT);
+}
+
+static void test_port_is_given_everything(void **state)
+{
+	struct fixture *f = *state;
+	struct problem problem;
+	populate(f);
+	struct port port =
+		make_port("green-a", "green", "a", "cust1", "192.168.1.1/30", "192.168.1.2");
+	assert_int_equal(create_port(f, &port, &problem), 0);
+	struct port stored;
+	assert_int_equal(store_port_get(f->store, "green-a", &stored), 0);
+	assert_memory_equal(&stored.addresses, &port.addresses, sizeof(port.addresses));
+	assert_int_equal(stored.label, 1000);
+	assert_int_equal(stored.vlan_cust, 102); /* the CVM has 100 and 101 */
+	assert_int_equal(stored.vlan_core, 103);
+	assert_int_equal(stored.rd_number, 1);
+	assert_int_equal(stored.vpn_id, 100);
+	assert_int_equal(strlen(stored.uuid), 36);
+	assert_string_equal(stored.server, "a-left");
+	char text[EP_PREFIX_STRLEN];
+	assert_string_equal(ep_addr_format(&stored.inside, text), "100.64.1.10");
+
+	/* Labels are a site's own, route distinguishers are not. */
+	struct port other =
+		make_port("green-b", "green", "b", "cust1", "192.168.2.1/30", "192.168.2.2");
+	assert_int_equal(create_port(f, &other, &problem), 0);
+	assert_int_equal(other.label, 1000);
+	assert_int_equal(other.rd_number, 2);
+}
+
+static void test_customers_may_overlap_each_other(void **state)
+{
+	struct fixture *f = *state;
+	struct problem problem;
+	populate(f);
+	struct port green =
+		make_port("green-a", "green", "a", "cust1", "192.168.1.1/30", "192.168.1.2");
+	struct port red = make_port("red-a", "red", "a", "cust2", "192.168.1.1/30", "192.168.1.2");
+	struct port again =
+		make_port("green-a2", "green", "a", "cust3", "192.168.1.1/24", "192.168.1.2");
+	assert_int_equal(create_port(f, &green, &problem), 0);
+	assert_int_equal(create_port(f, &red, &problem), 0);
+	expect(&problem, create_port(f, &again, &problem), 422, "/addresses/0");
+	assert_non_null(strstr(problem.errors[0].detail, "green-a"));
+	assert_int_equal(count_ports(f), 2);
+}
+
+static void test_ports_are_checked(void **state)
+{
+	struct fixture *f = *state;
+	struct problem problem;
+	populate(f);
+	struct port first =
+		make_port("green-a", "green", "a", "cust1", "192.168.1.1/30", "192.168.1.2");
+	assert_int_equal(create_port(f, &first, &problem), 0);
+
+	struct port port = make_port("p", "blue", "a", "cust2", "10.9.0.1/30", "10.9.0.2");
+	expect(&problem, create_port(f, &port, &problem), 422, "/customer");
+	port = make_port("p", "red", "x", "cust2", "10.9.0.1/30", "10.9.0.2");
+	expect(&problem, create_port(f, &port, &problem), 422, "/site");
+	port = make_port("green-a", "red", "a", "cust2", "10.9.0.1/30", "10.9.0.2");
+	expect(&problem, create_port(f, &port, &problem), 409, NULL);
+	port = make_port("p", "red", "a", "cust1", "10.9.0.1/30", "10.9.0.2");
+	expect(&problem, create_port(f, &port, &problem), 422, "/switch_port");
+	port = make_port("p", "red", "a", "core", "10.9.0.1/30", "10.9.0.2");
+	expect(&problem, create_port(f, &port, &problem), 422, "/switch_port");
+	port = make_port("p", "red", "a", "t-a-left", "10.9.0.1/30", "10.9.0.2");
+	expect(&problem, create_port(f, &port, &problem), 422, "/switch_port");
+	port = make_port("p", "red", "a", "cust2", "100.64.1.1/30", "100.64.1.2");
+	expect(&problem, create_port(f, &port, &problem), 422, "/addresses/0");
+	port = make_port("p", "red", "a", "cust2", "10.9.0.1/30", "10.9.0.2");
+	port.ce[0].asn = 65000;
+	expect(&problem, create_port(f, &port, &problem), 422, "/ce/0/asn");
+	port = make_port("p", "red", "a", "cust2", "10.9.0.1/30", "10.9.0.2");
+	snprintf(port.wanted_server, sizeof(port.wanted_server), "b-left");
+	expect(&problem, create_port(f, &port, &problem), 422, "/server");
+
+	/* The same port of the switch with another VLAN is another customer's. */
+	port = make_port("p", "red", "a", "cust1", "10.9.0.1/30", "10.9.0.2");
+	port.vlan = 7;
+	assert_int_equal(create_port(f, &port, &problem), 0);
+	port = make_port("q", "red", "a", "cust1", "10.9.1.1/30", "10.9.1.2");
+	port.vlan = 7;
+	expect(&problem, create_port(f, &port, &problem), 422, "/vlan");
+	assert_int_equal(count_ports(f), 2);
+}
+
+static void test_labels_run_out_and_come_back(void **state)
+{
+	struct fixture *f = *state;
+	struct problem problem;
+	populate(f);
+	struct port one = make_port("one", "green", "a", "c1", "10.9.1.1/30", "10.9.1.2");
+	struct port two = make_port("two", "green", "a", "c2", "10.9.2.1/30", "10.9.2.2");
+	struct port three = make_port("three", "green", "a", "c3", "10.9.3.1/30", "10.9.3.2");
+	assert_int_equal(create_port(f, &one, &problem), 0);
+	assert_int_equal(create_port(f, &two, &problem), 0);
+	expect(&problem, create_port(f, &three, &problem), 409, NULL);
+	assert_string_equal(problem.type, "exhausted");
+	assert_non_null(strstr(problem.detail, "labels"));
+	assert_int_equal(count_ports(f), 2);
+
+	assert_int_equal(registry_port_remove(f->store, &one), 0);
+	assert_int_equal(create_port(f, &three, &problem), 0);
+	assert_int_equal(three.label, 1000);
+	assert_int_equal(three.rd_number, 1);
+}
+
+static void test_vlans_run_out(void **state)
+{
+	struct fixture *f = *state;
+	struct problem problem = {0};
+	struct site site = make_site("a", 1);
+	site.vlans = (struct range){100, 102};
+	assert_int_equal(registry_site_create(f->store, &site, false, &problem), 0);
+	struct server server = make_server("a-left", "a");
+	assert_int_equal(registry_server_create(f->store, &server, false, &problem), 0);
+	struct operation op = make_operation("cvm/a");
+	assert_int_equal(registry_cvm_create(f->store, "a", &op, reachable, NULL, &problem), 0);
+	struct customer green = {.name = "green"};
+	assert_int_equal(registry_customer_create(f->store, &green, &problem), 0);
+	struct port port = make_port("p", "green", "a", "c1", "10.9.1.1/30", "10.9.1.2");
+	expect(&problem, create_port(f, &port, &problem), 409, NULL);
+	assert_non_null(strstr(problem.detail, "vlans"));
+
+	/* Neither the label nor the first VLAN was kept. */
+	uint32_t n;
+	assert_int_equal(store_alloc_count(
+				 f->store, site.id, ALLOC_LABEL, (struct range){0, UINT32_MAX}, &n),
+		0);
+	assert_int_equal(n, 0);
+	assert_int_equal(
+		store_alloc_count(f->store, site.id, ALLOC_VLAN, (struct range){0, UINT32_MAX}, &n),
+		0);
+	assert_int_equal(n, 2);
+}
+
+static void test_unreachable_servers_are_not_chosen(void **state)
+{
+	struct fixture *f = *state;
+	struct problem problem = {0};
+	populate(f);
+	struct port port = make_port("p", "green", "a", "c1", "10.9.1.1/30", "10.9.1.2");
+	struct operation op = make_operation("port/p");
+	expect(&problem, registry_port_create(f->store, &port, &op, reachable, f, false, &problem),
+		503, NULL);
+	assert_string_equal(problem.type, "server-unreachable");
+	assert_int_equal(count_ports(f), 0);
+}
+
+static void test_what_is_used_stays(void **state)
+{
+	struct fixture *f = *state;
+	struct problem problem = {0};
+	struct operation op = make_operation("cvm/a");
+	populate(f);
+	struct port port = make_port("p", "green", "a", "c1", "10.9.1.1/30", "10.9.1.2");
+	assert_int_equal(create_port(f, &port, &problem), 0);
+
+	expect(&problem, registry_customer_delete(f->store, "green", &problem), 409, NULL);
+	assert_non_null(strstr(problem.detail, "port p"));
+	problem = (struct problem){0};
+	expect(&problem, registry_site_delete(f->store, "a", &problem), 409, NULL);
+	problem = (struct problem){0};
+	expect(&problem, registry_server_delete(f->store, "a-left", &problem), 409, NULL);
+	problem = (struct problem){0};
+	expect(&problem, registry_cvm_delete(f->store, "a", &op, &problem), 409, NULL);
+	problem = (struct problem){0};
+	struct site site;
+	assert_int_equal(store_site_get(f->store, "a", &site), 0);
+	site.labels = (struct range){2000, 2001};
+	expect(&problem, registry_site_change(f->store, &site, &problem), 422, "/labels");
+	problem = (struct problem){0};
+	expect(&problem, registry_customer_delete(f->store, "nobody", &problem), 404, NULL);
+	problem = (struct problem){0};
+	assert_int_equal(registry_customer_delete(f->store, "red", &problem), 0);
+}
+
+static void test_one_operation_at_a_time(void **state)
+{
+	struct fixture *f = *state;
+	struct problem problem = {0};
+	populate(f);
+	struct port port = make_port("p", "green", "a", "c1", "10.9.1.1/30", "10.9.1.2");
+	assert_int_equal(create_port(f, &port, &problem), 0);
+	struct operation op = make_operation("port/p");
+	snprintf(op.verb, sizeof(op.verb), "delete");
+	expect(&problem, registry_port_delete(f->store, "p", &op, &problem), 409, NULL);
+
+	int64_t id;
+	assert_int_equal(store_operation_of(f->store, "port/p", &id), 0);
+	struct operation running;
+	assert_int_equal(store_operation_get(f->store, id, &running), 0);
+	assert_int_equal(running.steps[0].state, STEP_SUCCEEDED);
+	running.state = OPERATION_SUCCEEDED;
+	assert_int_equal(store_operation_update(f->store, &running), 0);
+	problem = (struct problem){0};
+	assert_int_equal(registry_port_delete(f->store, "p", &op, &problem), 0);
+	assert_int_equal(store_port_get(f->store, "p", &port), 0);
+	assert_int_equal(port.state, PORT_DELETING);
+}
+
+static void test_everything_survives_reopening(void **state)
+{
+	struct fixture *f = *state;
+	struct problem problem;
+	populate(f);
+	struct port port = make_port("p", "green", "a", "c1", "10.9.1.1/30", "10.9.1.2");
+	port.has_ce_mac = true;
+	assert_int_equal(ep_mac_parse("52:54:00:00:00:01", &port.ce_mac), 0);
+	assert_int_equal(create_port(f, &port, &problem), 0);
+	struct port before, after;
+	assert_int_equal(store_port_get(f->store, "p", &before), 0);
+	store_close(f->store);
+	open_store(f);
+	assert_int_equal(store_port_get(f->store, "p", &after), 0);
+	assert_memory_equal(&before, &after, sizeof(before));
+	assert_true(after.has_ce_mac);
+	int64_t *ids;
+	size_t n;
+	assert_int_equal(store_operation_unfinished(f->store, &ids, &n), 0);
+	assert_int_equal(n, 3);
+	free(ids);
+}
+
+static void test_double_allocation_is_impossible(void **state)
+{
+	struct fixture *f = *state;
+	assert_int_equal(store_alloc_exact(f->store, 1, ALLOC_LABEL, 1000, "x"), 0);
+	assert_int_equal(store_alloc_exact(f->store, 1, ALLOC_LABEL, 1000, "y"), EEXIST);
+	assert_int_equal(store_alloc_exact(f->store, 2, ALLOC_LABEL, 1000, "y"), 0);
+	uint32_t value;
+	struct range range = {999, 1001};
+	assert_int_equal(store_alloc_lowest(f->store, 1, ALLOC_LABEL, range, "z", &value), 0);
+	assert_int_equal(value, 999);
+	assert_int_equal(store_alloc_lowest(f->store, 1, ALLOC_LABEL, range, "z", &value), 0);
+	assert_int_equal(value, 1001);
+	assert_int_equal(store_alloc_lowest(f->store, 1, ALLOC_LABEL, range, "z", &value), ENOSPC);
+	assert_int_equal(store_alloc_release(f->store, "x"), 0);
+	assert_int_equal(store_alloc_lowest(f->store, 1, ALLOC_LABEL, range, "z", &value), 0);
+	assert_int_equal(value, 1000);
+}
+
+static void test_events_are_limited(void **state)
+{
+	struct fixture *f = *state;
+	struct event *events;
+	size_t n;
+	assert_int_equal(store_event_add(f->store, "info", "site/a", "one"), 0);
+	assert_int_equal(store_event_add(f->store, "error", "site/a", "two"), 0);
+	assert_int_equal(store_event_list(f->store, 1, 10, &events, &n), 0);
+	assert_int_equal(n, 1);
+	assert_string_equal(events[0].text, "two");
+	free(events);
+}
+
+static void test_not_a_database(void **state)
+{
+	struct fixture *f = *state;
+	struct store *store;
+	struct why why = {""};
+	assert_int_not_equal(store_open("/dev/null/x", &store, &why), 0);
+	assert_true(strlen(why.text) > 0);
+	char path[128];
+	snprintf(path, sizeof(path), "%s/garbage", f->dir);
+	FILE *file = fopen(path, "w");
+	assert_non_null(file);
+	for (int i = 0; i < 1000; i++)
+		fputs("this is no database\n", file);
+	fclose(file);
+	assert_int_not_equal(store_open(path, &store, &why), 0);
+	unlink(path);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(test_sites_differ),
+		TEST(test_dry_run_keeps_nothing),
+		TEST(test_port_is_given_everything),
+		TEST(test_customers_may_overlap_each_other),
+		TEST(test_ports_are_checked),
+		TEST(test_labels_run_out_and_come_back),
+		TEST(test_vlans_run_out),
+		TEST(test_unreachable_servers_are_not_chosen),
+		TEST(test_what_is_used_stays),
+		TEST(test_one_operation_at_a_time),
+		TEST(test_everything_survives_reopening),
+		TEST(test_double_allocation_is_impossible),
+		TEST(test_events_are_limited),
+		TEST(test_not_a_database),
+	};
+	return cmocka_run_group_tests_name("registry", tests, NULL, NULL);
+}
