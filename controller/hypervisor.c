@@ -467,15 +467,18 @@ static virConnectPtr take_connection(struct hv *hv, struct why *why)
 static int failed(struct hv *hv, virConnectPtr conn, const char *what, struct why *why)
 {
 	int code = virGetLastErrorCode();
+	char text[320];
 	int error = EIO;
 
+	/* The next call to libvirt, virConnectIsAlive(), forgets it. */
+	snprintf(text, sizeof(text), "%s", hv_libvirt_error());
 	if (code == VIR_ERR_NO_DOMAIN)
 		error = ENOENT;
 	else if (code == VIR_ERR_DOM_EXIST)
 		error = EEXIST;
 	else if (virConnectIsAlive(conn) != 1)
 		error = EHOSTUNREACH;
-	return why_set(why, error, "server %s: %s: %s", hv->name, what, hv_libvirt_error());
+	return why_set(why, error, "server %s: %s: %s", hv->name, what, text);
 }
 
 virDomainPtr hv_domain(struct hv *hv, const char *uuid, int *error, struct why *why)
@@ -516,11 +519,22 @@ static int read_state(virDomainPtr domain, enum hv_vm_state *state)
 	return 0;
 }
 
+/* libvirt wants to be asked first how many figures it has. */
+static int read_memory(virConnectPtr conn, virNodeMemoryStatsPtr stats, int size, int *n)
+{
+	*n = 0;
+	if (virNodeGetMemoryStats(conn, VIR_NODE_MEMORY_STATS_ALL_CELLS, NULL, n, 0) < 0)
+		return -1;
+	if (*n > size)
+		*n = size;
+	return virNodeGetMemoryStats(conn, VIR_NODE_MEMORY_STATS_ALL_CELLS, stats, n, 0);
+}
+
 int hv_server_info(struct hv *hv, struct hv_server_info *info, struct why *why)
 {
 	virConnectPtr conn = take_connection(hv, why);
 	virNodeMemoryStats stats[16];
-	int n = sizeof(stats) / sizeof(stats[0]), error = 0;
+	int n = 0, error = 0;
 	virNodeInfo node;
 	char *hostname;
 
@@ -529,7 +543,7 @@ int hv_server_info(struct hv *hv, struct hv_server_info *info, struct why *why)
 		return EHOSTUNREACH;
 	hostname = virConnectGetHostname(conn);
 	if (!hostname || virNodeGetInfo(conn, &node) < 0 ||
-		virNodeGetMemoryStats(conn, VIR_NODE_MEMORY_STATS_ALL_CELLS, stats, &n, 0) < 0 ||
+		read_memory(conn, stats, sizeof(stats) / sizeof(stats[0]), &n) < 0 ||
 		virConnectGetLibVersion(conn, &info->libvirt_version) < 0 ||
 		virConnectGetVersion(conn, &info->qemu_version) < 0) {
 		error = failed(hv, conn, "can't read its resources", why);
@@ -539,9 +553,11 @@ int hv_server_info(struct hv *hv, struct hv_server_info *info, struct why *why)
 	info->cpus = node.cpus;
 	info->memory_kib = node.memory;
 	for (int i = 0; i < n; i++)
-		if (strcmp(stats[i].field, VIR_NODE_MEMORY_STATS_FREE) == 0 ||
-			strcmp(stats[i].field, VIR_NODE_MEMORY_STATS_BUFFERS) == 0 ||
-			strcmp(stats[i].field, VIR_NODE_MEMORY_STATS_CACHED) == 0)
+		if (strcmp(stats[i].field, VIR_NODE_MEMORY_STATS_TOTAL) == 0)
+			info->memory_kib = stats[i].value; /* newer: memory may have been plugged */
+		else if (strcmp(stats[i].field, VIR_NODE_MEMORY_STATS_FREE) == 0 ||
+			 strcmp(stats[i].field, VIR_NODE_MEMORY_STATS_BUFFERS) == 0 ||
+			 strcmp(stats[i].field, VIR_NODE_MEMORY_STATS_CACHED) == 0)
 			info->memory_free_kib += stats[i].value;
 	pthread_mutex_lock(&hv->mutex);
 	info->accel = hv->accel;
@@ -591,12 +607,24 @@ static int destroy(struct hv *hv, virConnectPtr conn, const char *uuid, struct w
 	return error == ENOENT ? 0 : error;
 }
 
-static int create(struct hv *hv, virConnectPtr conn, const struct hv_vm_spec *spec, struct why *why)
+static int create(
+	struct hv *hv, virConnectPtr conn, const char *name, const char *xml, struct why *why)
 {
+	virDomainPtr domain = virDomainCreateXML(conn, xml, 0);
+
+	if (!domain)
+		return failed(hv, conn, name, why);
+	virDomainFree(domain);
+	return 0;
+}
+
+int hv_vm_start(struct hv *hv, const struct hv_vm_spec *spec, struct why *why)
+{
+	enum hv_vm_state state = HV_VM_GONE;
 	enum hv_accel accel;
-	virDomainPtr domain;
+	virConnectPtr conn;
 	char *xml;
-	int error = 0;
+	int error;
 
 	pthread_mutex_lock(&hv->mutex);
 	accel = hv->accel;
@@ -604,23 +632,11 @@ static int create(struct hv *hv, virConnectPtr conn, const struct hv_vm_spec *sp
 	xml = hv_vm_xml(spec, accel, why);
 	if (!xml)
 		return EINVAL;
-	domain = virDomainCreateXML(conn, xml, 0);
-	if (domain)
-		virDomainFree(domain);
-	else
-		error = failed(hv, conn, spec->name, why);
-	free(xml);
-	return error;
-}
-
-int hv_vm_start(struct hv *hv, const struct hv_vm_spec *spec, struct why *why)
-{
-	virConnectPtr conn = take_connection(hv, why);
-	enum hv_vm_state state = HV_VM_GONE;
-	int error;
-
-	if (!conn)
+	conn = take_connection(hv, why);
+	if (!conn) {
+		free(xml);
 		return EHOSTUNREACH;
+	}
 	error = find_same(hv, conn, spec, &state, why);
 	if (!error && state == HV_VM_STOPPING) {
 		error = destroy(hv, conn, spec->uuid, why);
@@ -628,8 +644,9 @@ int hv_vm_start(struct hv *hv, const struct hv_vm_spec *spec, struct why *why)
 			error = ENOENT;
 	}
 	if (error == ENOENT)
-		error = create(hv, conn, spec, why);
+		error = create(hv, conn, spec->name, xml, why);
 	virConnectClose(conn);
+	free(xml);
 	return error;
 }
 

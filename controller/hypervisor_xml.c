@@ -316,11 +316,17 @@ char *hv_vm_xml(const struct hv_vm_spec *spec, enum hv_accel accel, struct why *
 
 void hv_nic_ifname(const struct hv_vm_spec *spec, size_t i, char ifname[HV_IFNAME_LEN])
 {
-	if (spec->nics[i].ifname[0])
+	uint64_t hash = 0xcbf29ce484222325; /* FNV-1a: the whole UUID counts */
+
+	if (spec->nics[i].ifname[0]) {
 		snprintf(ifname, HV_IFNAME_LEN, "%s", spec->nics[i].ifname);
-	else
-		snprintf(ifname, HV_IFNAME_LEN, "ep%.8s%.2s-%zu", spec->uuid, spec->uuid + 9,
-			i % 10);
+		return;
+	}
+	for (const char *c = spec->uuid; *c; c++)
+		hash = (hash ^ (unsigned char)*c) * 0x100000001b3;
+	hash ^= hash >> 40;
+	snprintf(ifname, HV_IFNAME_LEN, "ep%010llx-%zu", (unsigned long long)hash & 0xffffffffff,
+		i % 10);
 }
 
 /* ---- reading what libvirt says ------------------------------------------------------------ */

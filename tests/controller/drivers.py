@@ -9,6 +9,7 @@ import select
 import socket
 import struct
 import time
+import uuid
 
 from lib.lab import wait_until
 
@@ -217,3 +218,94 @@ class Wires:
         """Closes the sockets."""
         for sock in self.sockets.values():
             sock.close()
+
+
+LIBVIRTD_CONF = """auth_unix_rw = "none"
+auth_unix_ro = "none"
+unix_sock_rw_perms = "0700"
+host_uuid = "{uuid}"
+log_outputs = "3:stderr"
+"""
+QEMU_CONF = """security_driver = "none"
+user = "root"
+group = "root"
+dynamic_ownership = 0
+remember_owner = 0
+clear_emulator_capabilities = 0
+cgroup_controllers = [ ]
+namespaces = [ ]
+stdio_handler = "file"
+"""
+MOUNTS = """set -e
+hostname {name}
+mount --bind {dir}/passwd /etc/passwd
+mount --bind {dir}/group /etc/group
+mount --bind {ovs} /run/openvswitch
+mount --bind {dir}/run /run/libvirt
+mount --bind {dir}/lib /var/lib/libvirt
+mount --bind {dir}/cache /var/cache/libvirt
+mount --bind {dir}/log /var/log/libvirt
+mount --bind {dir}/etc /etc/libvirt
+exec libvirtd --pid-file /run/libvirt/libvirtd.pid
+"""
+
+
+class Server:
+    """An emulated server: a namespace, a bridge and a libvirtd that sees only its own files."""
+
+    def __init__(self, lab, name):
+        self.lab, self.name, self.dir = lab, name, f"{lab.dir}/{name}"
+        self.ns = lab.netns(name)
+        self.switch = Switch(lab, self.ns, f"{name}-ovs")
+        self.switch.add_bridge("br0", [], secure=False)
+        for part in ("run", "lib", "cache", "log", "etc/qemu"):
+            os.makedirs(f"{self.dir}/{part}")
+        for path in ("/run/openvswitch", "/run/libvirt", "/var/lib/libvirt", "/var/cache/libvirt",
+                     "/var/log/libvirt", "/etc/libvirt"):
+            os.makedirs(path, exist_ok=True)
+        files = {"etc/libvirtd.conf": LIBVIRTD_CONF.format(uuid=uuid.uuid4()),
+                 "etc/qemu.conf": QEMU_CONF}
+        # libvirt's QEMU driver won't start without this user.
+        for file, line in (("passwd", "libvirt-qemu:x:64055:64055::/var/lib/libvirt:/bin/false\n"),
+                           ("group", "libvirt-qemu:x:64055:\n")):
+            with open(f"/etc/{file}", encoding="utf-8") as original:
+                text = original.read()
+            files[file] = text if "libvirt-qemu:" in text else text + line
+        for file, text in files.items():
+            with open(f"{self.dir}/{file}", "w", encoding="utf-8") as out:
+                out.write(text)
+        self.starts = 0
+        self.process = None
+        self.start()
+
+    @property
+    def uri(self):
+        """Where its libvirt listens."""
+        return f"qemu:///system?socket={self.dir}/run/libvirt-sock"
+
+    def start(self):
+        """Starts libvirtd (again)."""
+        self.starts += 1
+        self.process = self.lab.spawn(
+            self.ns, ["unshare", "--mount", "--uts", "--propagation", "private", "sh", "-c",
+                      MOUNTS.format(name=self.name, dir=self.dir, ovs=self.switch.dir)],
+            name=f"{self.name}-libvirtd{self.starts}")
+
+    def virsh(self, *args):
+        """Runs virsh."""
+        return self.lab.run(None, ["virsh", "-q", "-c", self.uri, *args])
+
+    def qemu_pids(self):
+        """Pids of the VMs of this server."""
+        found = []
+        here = os.stat(f"/run/netns/{self.ns}").st_ino
+        for entry in os.listdir("/proc"):
+            try:
+                if entry.isdigit() and os.stat(f"/proc/{entry}/ns/net").st_ino == here:
+                    with open(f"/proc/{entry}/cmdline", "rb") as file:
+                        command = file.read().split(b"\0")
+                    if b"qemu-system" in command[0]:
+                        found.append((int(entry), [part.decode() for part in command]))
+            except OSError:
+                pass
+        return found
