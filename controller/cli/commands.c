@@ -301,7 +301,9 @@ static const struct verb port_verbs[] = {
 		.details =
 			"Done when the port carries routes: every session to the customer and "
 			"the one to the CVM are Established, and the forwarder has the whole FIB. "
-			"If that fails, everything is taken back.",
+			"If a step fails, what was made is taken back. If only the routes don't "
+			"come, the "
+			"port stays, and the error says what is missing.",
 		.example =
 			"port create green-a --customer green --site a --switch-port cust1 "
 			"--address 192.168.1.1/30 --address fd00:a1::1/64 --ce 192.168.1.2,65101 "

@@ -127,6 +127,25 @@ static int ask(struct follow *follow)
 	return code;
 }
 
+/* Which steps were undone after another had failed? */
+static void tell_undone(struct cli *cli, const cJSON *operation)
+{
+	const cJSON *step;
+	bool any = false;
+
+	cJSON_ArrayForEach (step, json_at(operation, "steps")) {
+		const char *name = json_string(step, "name");
+
+		if (!is_state(step, "undone"))
+			continue;
+		fputs(any ? ", " : "  taken back: ", cli->err);
+		text_write_safe(cli->err, name ? name : "step");
+		any = true;
+	}
+	if (any)
+		fputc('\n', cli->err);
+}
+
 static int tell_outcome(struct follow *follow)
 {
 	struct cli *cli = follow->cli;
@@ -147,6 +166,7 @@ static int tell_outcome(struct follow *follow)
 		else
 			cli_error(cli, NULL, "operation %.0f failed without a reason",
 				json_number(follow->operation, "id", 0));
+		tell_undone(cli, follow->operation);
 		fprintf(cli->err, "  operation: %.0f (edgeplex operation show %.0f)\n",
 			json_number(follow->operation, "id", 0),
 			json_number(follow->operation, "id", 0));

@@ -57,7 +57,7 @@ enum paint term_paint_of_state(const char *state)
 	static const char *const good[] = {"established", "active", "running", "succeeded", "up",
 		"connected", "ok", "ready", "carrying", "info"};
 	static const char *const bad[] = {"failed", "down", "unreachable", "crashed", "error",
-		"shutoff", "lost", "disconnected", "missing", "critical"};
+		"shutoff", "lost", "disconnected", "missing", "critical", "undone"};
 
 	for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
 		if (strcasecmp(state, good[i]) == 0)
