@@ -177,10 +177,79 @@ __attribute__((format(printf, 3, 4))) static int wrong(
 	return CLI_USAGE;
 }
 
+/* ---- values -------------------------------------------------------------------------------- */
+
+/* A whole number of at most 10 digits, from `text` up to `end`. */
+static bool read_number(const char *text, const char *end, double *number)
+{
+	double n = 0;
+
+	if (text == end || end - text > 10)
+		return false;
+	for (; text < end; text++) {
+		if (!isdigit((unsigned char)*text))
+			return false;
+		n = n * 10 + (*text - '0');
+	}
+	*number = n;
+	return true;
+}
+
+/* NULL if it isn't "ADDRESS,ASN[,MAX-PREFIXES]". */
+static cJSON *read_ce(const char *text)
+{
+	const char *asn = strchr(text, ','), *max, *end = text + strlen(text);
+	double number, max_prefixes = 0;
+	char *address;
+	cJSON *ce;
+
+	if (!asn || asn == text)
+		return NULL;
+	address = mem_printf("%.*s", (int)(asn - text), text);
+	asn++;
+	max = strchr(asn, ',');
+	if (!read_number(asn, max ? max : end, &number) ||
+		(max && !read_number(max + 1, end, &max_prefixes))) {
+		free(address);
+		return NULL;
+	}
+	ce = mem_check(cJSON_CreateObject());
+	json_put(ce, "address", cJSON_CreateString(address));
+	json_put(ce, "asn", cJSON_CreateNumber(number));
+	if (max)
+		json_put(ce, "max_prefixes", cJSON_CreateNumber(max_prefixes));
+	free(address);
+	return ce;
+}
+
+/* The value as the API takes it; NULL if it is malformed. */
+static cJSON *read_value(enum value_type type, const char *text)
+{
+	double number;
+
+	switch (type) {
+	case VALUE_NUMBER:
+		if (!read_number(text, text + strlen(text), &number))
+			return NULL;
+		return mem_check(cJSON_CreateNumber(number));
+	case VALUE_CE:
+		return read_ce(text);
+	case VALUE_OR_NONE:
+		if (strcmp(text, "none") == 0)
+			return mem_check(cJSON_CreateNull());
+		break;
+	case VALUE_TEXT:
+		break;
+	}
+	return mem_check(cJSON_CreateString(text));
+}
+
 /* ---- reading ------------------------------------------------------------------------------- */
 
 static int take_option(struct args *args, const struct option *option, const char *value, FILE *err)
 {
+	cJSON *parsed;
+
 	if (command_find_option(command_global_options, option->name) == option) {
 		if (strcmp(option->name, "help") == 0)
 			args->help = true;
@@ -199,6 +268,11 @@ static int take_option(struct args *args, const struct option *option, const cha
 	if (option->choices && !command_is_choice(option->choices, value))
 		return wrong(err, args, "--%s \"%s\" is not one of: %s", option->name, value,
 			option->choices);
+	parsed = read_value(option->type, value);
+	if (!parsed)
+		return wrong(err, args, "--%s \"%s\" is not %s", option->name, value,
+			option->type == VALUE_NUMBER ? "a whole number" : option->value);
+	cJSON_Delete(parsed);
 	args->values[args->n_values++] = (struct args_value){option, value};
 	return CLI_OK;
 }
@@ -359,66 +433,6 @@ bool args_flag(const struct args *args, const char *option)
 
 /* ---- the request's body -------------------------------------------------------------------- */
 
-/* A whole number of at most 10 digits, from `text` up to `end`. */
-static bool read_number(const char *text, const char *end, double *number)
-{
-	double n = 0;
-
-	if (text == end || end - text > 10)
-		return false;
-	for (; text < end; text++) {
-		if (!isdigit((unsigned char)*text))
-			return false;
-		n = n * 10 + (*text - '0');
-	}
-	*number = n;
-	return true;
-}
-
-/* NULL if it isn't "ADDRESS,ASN[,MAX-PREFIXES]". */
-static cJSON *read_ce(const char *text)
-{
-	const char *asn = strchr(text, ','), *max, *end = text + strlen(text);
-	double number, max_prefixes = 0;
-	char *address;
-	cJSON *ce;
-
-	if (!asn || asn == text)
-		return NULL;
-	address = mem_printf("%.*s", (int)(asn - text), text);
-	asn++;
-	max = strchr(asn, ',');
-	if (!read_number(asn, max ? max : end, &number) ||
-		(max && !read_number(max + 1, end, &max_prefixes))) {
-		free(address);
-		return NULL;
-	}
-	ce = mem_check(cJSON_CreateObject());
-	json_put(ce, "address", cJSON_CreateString(address));
-	json_put(ce, "asn", cJSON_CreateNumber(number));
-	if (max)
-		json_put(ce, "max_prefixes", cJSON_CreateNumber(max_prefixes));
-	free(address);
-	return ce;
-}
-
-static cJSON *read_value(enum value_type type, const char *text)
-{
-	double number;
-
-	switch (type) {
-	case VALUE_NUMBER:
-		if (!read_number(text, text + strlen(text), &number))
-			return NULL;
-		return mem_check(cJSON_CreateNumber(number));
-	case VALUE_CE:
-		return read_ce(text);
-	case VALUE_TEXT:
-		break;
-	}
-	return mem_check(cJSON_CreateString(text));
-}
-
 static void put_field(cJSON *body, const struct option *option, cJSON *value)
 {
 	cJSON *list;
@@ -435,32 +449,23 @@ static void put_field(cJSON *body, const struct option *option, cJSON *value)
 	cJSON_AddItemToArray(list, value);
 }
 
-int args_body(const struct args *args, cJSON **body, FILE *err)
+cJSON *args_body(const struct args *args)
 {
-	*body = mem_check(cJSON_CreateObject());
+	cJSON *body = mem_check(cJSON_CreateObject());
+
 	for (size_t i = 0; i < args->n_arguments; i++) {
 		const struct argument *argument = &args->verb->arguments[i];
 
 		if (argument->field)
-			json_put(*body, argument->field, cJSON_CreateString(args->arguments[i]));
+			json_put(body, argument->field, cJSON_CreateString(args->arguments[i]));
 	}
 	for (size_t i = 0; i < args->n_values; i++) {
 		const struct option *option = args->values[i].option;
-		cJSON *value;
 
-		if (!option->field)
-			continue;
-		value = read_value(option->type, args->values[i].value);
-		if (!value) {
-			cJSON_Delete(*body);
-			*body = NULL;
-			return wrong(err, args, "--%s \"%s\" is not %s", option->name,
-				args->values[i].value,
-				option->type == VALUE_NUMBER ? "a whole number" : option->value);
-		}
-		put_field(*body, option, value);
+		if (option->field)
+			put_field(body, option, read_value(option->type, args->values[i].value));
 	}
-	return CLI_OK;
+	return body;
 }
 
 /* Does the pointer "/core/address" or "/addresses/0" belong to the field "core/address"? */

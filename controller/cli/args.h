@@ -44,11 +44,8 @@ void args_free(struct args *args);
 const char *args_value(const struct args *args, const char *option);
 bool args_flag(const struct args *args, const char *option);
 
-/*
- * Makes the request's body of all values that have a field. Returns CLI_OK, or CLI_USAGE after it
- * told on `err` which value is malformed. `*body` is the caller's.
- */
-int args_body(const struct args *args, cJSON **body, FILE *err);
+/* The request's body: all values that have a field. The caller's. */
+cJSON *args_body(const struct args *args);
 
 /*
  * What on the command line a field of the request (JSON pointer: "/ce/0/asn") came from: "--ce" or

@@ -31,8 +31,9 @@ enum names {
 /* How a value becomes a field of the request. */
 enum value_type {
 	VALUE_TEXT,
-	VALUE_NUMBER, /* a whole number, not negative */
-	VALUE_CE,     /* "ADDRESS,ASN[,MAX-PREFIXES]" */
+	VALUE_NUMBER,  /* a whole number, not negative */
+	VALUE_CE,      /* "ADDRESS,ASN[,MAX-PREFIXES]" */
+	VALUE_OR_NONE, /* "none" becomes null: removes the field */
 };
 
 /* A positional argument. */

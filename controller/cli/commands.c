@@ -4,11 +4,12 @@
 #include <string.h>
 
 #include "controller/cli/completion.h"
+#include "controller/cli/event.h"
 #include "controller/cli/help.h"
 #include "controller/cli/operation.h"
-#include "controller/cli/pvm.h"
 #include "controller/cli/resource.h"
 #include "controller/cli/status.h"
+#include "controller/cli/vm.h"
 
 #define END_COLUMNS                       \
 	{                                 \
@@ -41,7 +42,15 @@ const struct option command_global_options[] = {
 	{.name = "help", .help = "explain the command"},
 	{.name = "version", .help = "print this program's version"}, END_OPTIONS};
 
+#define TIMEOUT_OPTION                                                                      \
+	{                                                                                   \
+		.name = "timeout", .type = VALUE_NUMBER, .value = "SECONDS",                \
+		.help = "how long edgeplexd waits for the routes before the operation has " \
+			"failed; the default is 120"                                        \
+	}
+
 static const struct option wait_options[] = {WAIT_OPTIONS, END_OPTIONS};
+static const struct option cvm_options[] = {WAIT_OPTIONS, TIMEOUT_OPTION, END_OPTIONS};
 
 /* ---- sites --------------------------------------------------------------------------------- */
 
@@ -50,8 +59,33 @@ static const struct resource_column site_columns[] = {{TABLE_LEFT("NAME"), "name
 	{TABLE_LEFT("CORE LINK"), "core/address", NULL},
 	{TABLE_LEFT("GATEWAY"), "core/gateway", NULL},
 	{TABLE_LEFT("ROUTE REFLECTORS"), "core/route_reflectors", NULL},
-	{TABLE_LEFT("SWITCH"), "switch", NULL}, END_COLUMNS};
+	{TABLE_LEFT("SWITCH"), "switch_connected", resource_cell_connected}, END_COLUMNS};
 static const struct resource sites = {"/v1/sites", "name", site_columns};
+
+#define RR_OPTION(must)                                                                    \
+	{                                                                                  \
+		.name = "rr", .value = "ADDRESS", .help = "a route reflector of the core", \
+		.field = "core/route_reflectors", .required = must, .repeats = true        \
+	}
+
+#define TRANSPORT_LABEL_OPTION(must)                                                          \
+	{                                                                                     \
+		.name = "transport-label", .value = "LABEL",                                  \
+		.help = "MPLS label under which other sites reach this one through the core", \
+		.field = "transport_label", .type = VALUE_NUMBER, .required = must            \
+	}
+
+#define LABELS_OPTION(must)                                                                   \
+	{                                                                                     \
+		.name = "labels", .value = "FIRST-LAST", .help = "VPN labels to choose from", \
+		.field = "labels", .required = must                                           \
+	}
+
+#define VLANS_OPTION(must)                                                                       \
+	{                                                                                        \
+		.name = "vlans", .value = "FIRST-LAST",                                          \
+		.help = "VLANs of the trunks to choose from", .field = "vlans", .required = must \
+	}
 
 static const struct option site_options[] = {{.name = "asn",
 						     .value = "ASN",
@@ -79,23 +113,13 @@ static const struct option site_options[] = {{.name = "asn",
 		.help = "the core's router on that link",
 		.field = "core/gateway",
 		.required = true},
-	{.name = "rr",
-		.value = "ADDRESS",
-		.help = "a route reflector of the core",
-		.field = "core/route_reflectors",
-		.required = true,
-		.repeats = true},
+	RR_OPTION(true),
 	{.name = "core-mtu",
 		.value = "BYTES",
 		.help = "MTU of the core link; it carries labels, too",
 		.field = "core/mtu",
 		.type = VALUE_NUMBER},
-	{.name = "transport-label",
-		.value = "LABEL",
-		.help = "MPLS label under which other sites reach this one through the core",
-		.field = "transport_label",
-		.type = VALUE_NUMBER,
-		.required = true},
+	TRANSPORT_LABEL_OPTION(true),
 	{.name = "switch",
 		.value = "TARGET",
 		.help = "OpenFlow connection to the edge switch: unix:PATH or tcp:ADDRESS:PORT",
@@ -105,15 +129,10 @@ static const struct option site_options[] = {{.name = "asn",
 		.value = "PREFIX",
 		.help = "network between the CVM and the PVMs",
 		.field = "inside"},
-	{.name = "labels",
-		.value = "FIRST-LAST",
-		.help = "VPN labels to choose from",
-		.field = "labels"},
-	{.name = "vlans",
-		.value = "FIRST-LAST",
-		.help = "VLANs of the trunks to choose from",
-		.field = "vlans"},
-	END_OPTIONS};
+	LABELS_OPTION(false), VLANS_OPTION(false), END_OPTIONS};
+
+static const struct option site_set_options[] = {RR_OPTION(false), TRANSPORT_LABEL_OPTION(false),
+	LABELS_OPTION(false), VLANS_OPTION(false), END_OPTIONS};
 
 static const struct verb site_verbs[] = {
 	{.name = "list", .summary = "list the sites", .run = resource_run_list},
@@ -131,10 +150,16 @@ static const struct verb site_verbs[] = {
 		.arguments = {{.name = "NAME", .help = "the new site's name", .field = "name"}},
 		.options = site_options,
 		.run = resource_run_create},
+	{.name = "set",
+		.summary = "change settings of a site",
+		.details = "A list (--rr) replaces the one there is.",
+		.example = "site set a --rr 10.0.0.100 --rr 10.0.0.101",
+		.arguments = {{.name = "NAME", .help = "the site", .names = NAMES_SITES}},
+		.options = site_set_options,
+		.run = resource_run_set},
 	{.name = "delete",
 		.summary = "remove a site that has no servers, ports and CVM any more",
 		.arguments = {{.name = "NAME", .help = "the site", .names = NAMES_SITES}},
-		.options = wait_options,
 		.run = resource_run_delete},
 	END_VERBS};
 
@@ -144,8 +169,15 @@ static const struct resource_column server_columns[] = {{TABLE_LEFT("NAME"), "na
 	{TABLE_LEFT("SITE"), "site", NULL}, {TABLE_LEFT("URI"), "uri", NULL},
 	{TABLE_LEFT("BRIDGE"), "bridge", NULL}, {TABLE_LEFT("TRUNK"), "trunk", NULL},
 	{TABLE_RIGHT("MEMORY"), "memory_mib", resource_cell_mib},
-	{TABLE_LEFT("STATUS"), "status", resource_cell_state}, END_COLUMNS};
+	{TABLE_LEFT("LIBVIRT"), "connected", resource_cell_connected}, END_COLUMNS};
 static const struct resource servers = {"/v1/servers", "name", server_columns};
+
+#define MEMORY_OPTION(must)                                                                     \
+	{                                                                                       \
+		.name = "memory-mib", .value = "MIB",                                           \
+		.help = "memory that virtual machines may use together", .field = "memory_mib", \
+		.type = VALUE_NUMBER, .required = must                                          \
+	}
 
 static const struct option server_options[] = {{.name = "site",
 						       .value = "SITE",
@@ -168,12 +200,9 @@ static const struct option server_options[] = {{.name = "site",
 		.help = "port of the edge switch that leads to that bridge",
 		.field = "trunk",
 		.required = true},
-	{.name = "memory-mib",
-		.value = "MIB",
-		.help = "memory that virtual machines may use together",
-		.field = "memory_mib",
-		.type = VALUE_NUMBER},
-	END_OPTIONS};
+	MEMORY_OPTION(false), END_OPTIONS};
+
+static const struct option server_set_options[] = {MEMORY_OPTION(false), END_OPTIONS};
 
 static const struct verb server_verbs[] = {
 	{.name = "list", .summary = "list the servers", .run = resource_run_list},
@@ -189,10 +218,15 @@ static const struct verb server_verbs[] = {
 		.arguments = {{.name = "NAME", .help = "the new server's name", .field = "name"}},
 		.options = server_options,
 		.run = resource_run_create},
+	{.name = "set",
+		.summary = "change settings of a server",
+		.example = "server set a-left --memory-mib 8192",
+		.arguments = {{.name = "NAME", .help = "the server", .names = NAMES_SERVERS}},
+		.options = server_set_options,
+		.run = resource_run_set},
 	{.name = "delete",
 		.summary = "remove a server that runs nothing any more",
 		.arguments = {{.name = "NAME", .help = "the server", .names = NAMES_SERVERS}},
-		.options = wait_options,
 		.run = resource_run_delete},
 	END_VERBS};
 
@@ -225,7 +259,6 @@ static const struct verb customer_verbs[] = {
 	{.name = "delete",
 		.summary = "remove a customer who has no ports any more",
 		.arguments = {{.name = "NAME", .help = "the customer", .names = NAMES_CUSTOMERS}},
-		.options = wait_options,
 		.run = resource_run_delete},
 	END_VERBS};
 
@@ -238,6 +271,28 @@ static const struct resource_column port_columns[] = {{TABLE_LEFT("NAME"), "name
 	{TABLE_LEFT("SERVER"), "server", NULL}, {TABLE_RIGHT("LABEL"), "label", NULL},
 	{TABLE_LEFT("STATUS"), "status", resource_cell_state}, END_COLUMNS};
 static const struct resource ports = {"/v1/ports", "name", port_columns};
+
+#define ADDRESS_OPTION(must)                                                      \
+	{                                                                         \
+		.name = "address", .value = "ADDRESS/LENGTH",                     \
+		.help = "our address on the customer link", .field = "addresses", \
+		.required = must, .repeats = true                                 \
+	}
+
+#define CE_OPTION(must)                                                                         \
+	{                                                                                       \
+		.name = "ce", .value = "ADDRESS,ASN[,MAX-PREFIXES]",                            \
+		.help = "a BGP speaker of the customer, and how many prefixes it may announce", \
+		.field = "ce", .type = VALUE_CE, .required = must, .repeats = true              \
+	}
+
+#define CE_MAC_OPTION(must)                                                                \
+	{                                                                                  \
+		.name = "ce-mac", .value = "MAC|none",                                     \
+		.help = "the only source address of frames that is let in; \"none\", the " \
+			"default: any",                                                    \
+		.field = "ce_mac", .type = VALUE_OR_NONE, .required = must                 \
+	}
 
 static const struct option port_options[] = {{.name = "customer",
 						     .value = "CUSTOMER",
@@ -261,34 +316,22 @@ static const struct option port_options[] = {{.name = "customer",
 		.help = "VLAN of the customer's frames there; 0, the default: untagged",
 		.field = "vlan",
 		.type = VALUE_NUMBER},
-	{.name = "address",
-		.value = "ADDRESS/LENGTH",
-		.help = "our address on the customer link",
-		.field = "addresses",
-		.required = true,
-		.repeats = true},
-	{.name = "ce",
-		.value = "ADDRESS,ASN[,MAX-PREFIXES]",
-		.help = "a BGP speaker of the customer, and how many prefixes it may announce",
-		.field = "ce",
-		.type = VALUE_CE,
-		.required = true,
-		.repeats = true},
+	ADDRESS_OPTION(true), CE_OPTION(true),
 	{.name = "mtu",
 		.value = "BYTES",
 		.help = "MTU of the customer link; the default is 1500",
 		.field = "mtu",
 		.type = VALUE_NUMBER},
-	{.name = "ce-mac",
-		.value = "MAC",
-		.help = "the only source address of frames that is let in",
-		.field = "ce_mac"},
+	CE_MAC_OPTION(false),
 	{.name = "server",
 		.value = "SERVER",
 		.help = "where its virtual machine shall run; else edgeplexd chooses",
 		.field = "server",
 		.names = NAMES_SERVERS},
-	WAIT_OPTIONS, END_OPTIONS};
+	WAIT_OPTIONS, TIMEOUT_OPTION, END_OPTIONS};
+
+static const struct option port_set_options[] = {ADDRESS_OPTION(false), CE_OPTION(false),
+	CE_MAC_OPTION(false), WAIT_OPTIONS, TIMEOUT_OPTION, END_OPTIONS};
 
 static const struct verb port_verbs[] = {
 	{.name = "list", .summary = "list the customers' ports", .run = resource_run_list},
@@ -311,6 +354,15 @@ static const struct verb port_verbs[] = {
 		.arguments = {{.name = "NAME", .help = "the new port's name", .field = "name"}},
 		.options = port_options,
 		.run = resource_run_create},
+	{.name = "set",
+		.summary = "change settings of a port while it runs",
+		.details =
+			"A list (--address, --ce) replaces the one there is; sessions that are in "
+			"both are not touched.",
+		.example = "port set green-a --ce 192.168.1.2,65101,50000 --ce fd00:a1::2,65101",
+		.arguments = {{.name = "NAME", .help = "the port", .names = NAMES_PORTS}},
+		.options = port_set_options,
+		.run = resource_run_set},
 	{.name = "delete",
 		.summary = "remove a port and its virtual machine",
 		.arguments = {{.name = "NAME", .help = "the port", .names = NAMES_PORTS}},
@@ -328,9 +380,10 @@ static const struct resource_column pvm_columns[] = {{TABLE_LEFT("NAME"), "name"
 	{TABLE_RIGHT("FIB IPV6"), "fwd/fib/ipv6", NULL}, END_COLUMNS};
 static const struct resource pvms = {"/v1/pvms", "name", pvm_columns};
 
-#define LIMIT_OPTION                                                                              \
-	{                                                                                         \
-		.name = "limit", .value = "N", .help = "stop after that many; else all are shown" \
+#define LIMIT_OPTION                                                 \
+	{                                                            \
+		.name = "limit", .type = VALUE_NUMBER, .value = "N", \
+		.help = "stop after that many; else all are shown"   \
 	}
 
 static const struct option rib_options[] = {
@@ -353,6 +406,15 @@ static const struct option fib_options[] = {
 		.name = "NAME", .help = "the PVM, named as its port", .names = NAMES_PVMS \
 	}
 
+#define PROCESS_ARGUMENTS                                                    \
+	{.name = "PROCESS",                                                  \
+		.help = "its name, as the verb \"processes\" shows it",      \
+		.field = "process"},                                         \
+	{                                                                    \
+		.name = "SIGNAL", .help = "what to send", .field = "signal", \
+		.choices = "TERM KILL STOP CONT"                             \
+	}
+
 static const struct verb pvm_verbs[] = {
 	{.name = "list", .summary = "list the PVMs", .run = resource_run_list},
 	{.name = "show",
@@ -365,32 +427,29 @@ static const struct verb pvm_verbs[] = {
 		.arguments = {PVM_ARGUMENT,
 			{.name = "PREFIX", .help = "only this prefix", .optional = true}},
 		.options = rib_options,
-		.run = pvm_run_rib},
+		.run = vm_run_rib},
 	{.name = "fib",
 		.summary = "show the routes that a PVM's forwarder uses",
 		.example = "pvm fib green-a --lookup 10.2.0.1",
 		.arguments = {PVM_ARGUMENT},
 		.options = fib_options,
-		.run = pvm_run_fib},
+		.run = vm_run_fib},
+	{.name = "neighbors",
+		.summary = "show whom a PVM's forwarder knows on its links (ARP, ND)",
+		.arguments = {PVM_ARGUMENT},
+		.run = vm_run_neighbors},
 	{.name = "processes",
 		.summary = "show the processes in a PVM",
 		.arguments = {PVM_ARGUMENT},
-		.run = pvm_run_processes},
+		.run = vm_run_processes},
 	{.name = "signal",
 		.summary = "send a signal to a process in a PVM",
 		.details =
 			"A process that ends is started again by its supervisor; forwarding goes "
 			"on meanwhile if it is not the forwarder.",
 		.example = "pvm signal green-a pvmd TERM",
-		.arguments = {PVM_ARGUMENT,
-			{.name = "PROCESS",
-				.help = "its name, as \"pvm processes\" shows it",
-				.field = "process"},
-			{.name = "SIGNAL",
-				.help = "what to send",
-				.field = "signal",
-				.choices = "TERM KILL STOP CONT"}},
-		.run = pvm_run_signal},
+		.arguments = {PVM_ARGUMENT, PROCESS_ARGUMENTS},
+		.run = vm_run_signal},
 	END_VERBS};
 
 /* ---- CVMs ---------------------------------------------------------------------------------- */
@@ -402,13 +461,23 @@ static const struct resource_column cvm_columns[] = {{TABLE_LEFT("NAME"), "name"
 	{TABLE_LEFT("BGP"), "bgp", resource_cell_bgp}, END_COLUMNS};
 static const struct resource cvms = {"/v1/cvms", "name", cvm_columns};
 
+#define CVM_ARGUMENT                                                                      \
+	{                                                                                 \
+		.name = "NAME", .help = "the CVM, named as its site", .names = NAMES_CVMS \
+	}
+
+static const struct option vpn_options[] = {
+	{.name = "family",
+		.value = "FAMILY",
+		.help = "which table; else that of PREFIX, else VPNv4",
+		.choices = "vpnv4 vpnv6"},
+	LIMIT_OPTION, END_OPTIONS};
+
 static const struct verb cvm_verbs[] = {
 	{.name = "list", .summary = "list the CVMs", .run = resource_run_list},
 	{.name = "show",
 		.summary = "show a CVM: its virtual machine and BGP sessions",
-		.arguments = {{.name = "NAME",
-			.help = "the CVM, named as its site",
-			.names = NAMES_CVMS}},
+		.arguments = {CVM_ARGUMENT},
 		.run = resource_run_show},
 	{.name = "create",
 		.summary = "start a site's CVM, which speaks for it towards the core",
@@ -417,15 +486,30 @@ static const struct verb cvm_verbs[] = {
 			.help = "a site that has a server",
 			.field = "site",
 			.names = NAMES_SITES}},
-		.options = wait_options,
+		.options = cvm_options,
 		.run = resource_run_create},
 	{.name = "delete",
 		.summary = "remove a CVM; its site has no session to the core any more",
-		.arguments = {{.name = "NAME",
-			.help = "the CVM, named as its site",
-			.names = NAMES_CVMS}},
+		.arguments = {CVM_ARGUMENT},
 		.options = wait_options,
 		.run = resource_run_delete},
+	{.name = "rib",
+		.summary = "show the VPN routes that a CVM has",
+		.example = "cvm rib a --family vpnv6",
+		.arguments = {CVM_ARGUMENT,
+			{.name = "PREFIX", .help = "only this prefix", .optional = true}},
+		.options = vpn_options,
+		.run = vm_run_rib},
+	{.name = "processes",
+		.summary = "show the processes in a CVM",
+		.arguments = {CVM_ARGUMENT},
+		.run = vm_run_processes},
+	{.name = "signal",
+		.summary = "send a signal to a process in a CVM",
+		.details = "A process that ends is started again by its supervisor.",
+		.example = "cvm signal a cvmd TERM",
+		.arguments = {CVM_ARGUMENT, PROCESS_ARGUMENTS},
+		.run = vm_run_signal},
 	END_VERBS};
 
 /* ---- operations, events -------------------------------------------------------------------- */
@@ -454,20 +538,19 @@ static const struct verb operation_verbs[] = {
 		.run = operation_run_wait},
 	END_VERBS};
 
-static const struct resource_column event_columns[] = {{TABLE_RIGHT("ID"), "id", NULL},
-	{TABLE_LEFT("TIME"), "time", NULL},
-	{TABLE_LEFT("SEVERITY"), "severity", resource_cell_state},
-	{TABLE_LEFT("OBJECT"), "object", NULL}, {TABLE_LEFT("TEXT"), "text", NULL}, END_COLUMNS};
-static const struct resource events = {"/v1/events", "id", event_columns};
+static const struct resource events = {"/v1/events", "id", NULL}; /* event.c shows them */
 
 static const struct option event_options[] = {
-	{.name = "after", .value = "ID", .help = "only those after the event of this number"},
-	END_OPTIONS};
+	{.name = "after",
+		.type = VALUE_NUMBER,
+		.value = "ID",
+		.help = "only those after the event of this number"},
+	LIMIT_OPTION, END_OPTIONS};
 
 static const struct verb event_verbs[] = {{.name = "list",
 						  .summary = "list what happened, the newest last",
 						  .options = event_options,
-						  .run = resource_run_list},
+						  .run = event_run_list},
 	END_VERBS};
 
 /* ---- commands by themselves ---------------------------------------------------------------- */

@@ -8,7 +8,8 @@
 #include "controller/cli/mem.h"
 #include "controller/cli/text.h"
 
-#define MAX_DEPTH 8 /* of what json_text() shows */
+#define MAX_DEPTH 8   /* of what json_text() shows */
+#define JSON_INDENT 2 /* of what json_write() writes */
 
 /* Copies the path's first name to `name`; returns what follows it, or NULL at the end. */
 static const char *next_name(const char *path, char *name, size_t size)
@@ -119,11 +120,60 @@ void json_put(cJSON *json, const char *path, cJSON *value)
 		mem_check(NULL);
 }
 
-void json_write(FILE *out, const cJSON *json)
+static void write_scalar(FILE *out, const cJSON *value)
 {
-	char *text = mem_check(cJSON_Print(json));
+	char *text = mem_check(cJSON_PrintUnformatted(value));
 
 	text_write_json(out, text);
-	fputc('\n', out);
 	cJSON_free(text);
+}
+
+static void write_name(FILE *out, const char *name)
+{
+	cJSON *text = mem_check(cJSON_CreateString(name));
+
+	write_scalar(out, text);
+	fputs(": ", out);
+	cJSON_Delete(text);
+}
+
+/* Small values stay on one line: a list of routes is then readable. */
+static bool is_flat(const cJSON *value)
+{
+	const cJSON *item;
+
+	cJSON_ArrayForEach (item, value) {
+		if (item->child || cJSON_IsObject(value))
+			return false;
+	}
+	return true;
+}
+
+static void write_json(FILE *out, const cJSON *value, int indent)
+{
+	const cJSON *item;
+	bool flat = is_flat(value), object = cJSON_IsObject(value);
+
+	if (!value->child) {
+		write_scalar(out, value);
+		return;
+	}
+	fputc(object ? '{' : '[', out);
+	cJSON_ArrayForEach (item, value) {
+		fputs(item == value->child ? "" : flat ? ", " : ",", out);
+		if (!flat)
+			fprintf(out, "\n%*s", indent + JSON_INDENT, "");
+		if (object)
+			write_name(out, item->string ? item->string : "");
+		write_json(out, item, indent + JSON_INDENT);
+	}
+	if (!flat)
+		fprintf(out, "\n%*s", indent, "");
+	fputc(object ? '}' : ']', out);
+}
+
+void json_write(FILE *out, const cJSON *json)
+{
+	write_json(out, json, 0);
+	fputc('\n', out);
 }

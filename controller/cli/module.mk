@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # edgeplex, the operators' command line, and its man page.
 
-CLI_VERSION := 0.1.0
-CLI_NAMES := args cli client commands completion follow help json mem operation pages progress pvm \
-	resource show status table term text
+# The version is edgeplexd's.
+CLI_VERSION := $(shell sed -n 's/^\#define API_VERSION "\(.*\)"/\1/p' controller/api.h)
+CLI_NAMES := args cli client commands completion event follow help json mem operation pages progress \
+	resource show status table term text vm
 CLI_OBJECTS := $(CLI_NAMES:%=$(B)/obj/controller/cli/%.o)
 CLI_LIBS = -lcurl -lcjson -lm
 

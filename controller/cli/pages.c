@@ -20,10 +20,13 @@ struct writer {
 	unsigned long n;     /* objects written */
 };
 
-/* "next" as the text that goes into "after"; NULL at the end. free() it. */
-static char *next_of(const cJSON *page)
+/* What goes into "after" for the page behind this one; NULL at the end. free() it. */
+static char *next_of(const struct pages *pages, const cJSON *page)
 {
-	const cJSON *next = json_at(page, "next");
+	int n;
+	const cJSON *list = json_array(page, pages->list, &n);
+	const cJSON *next = pages->key ? json_at(cJSON_GetArrayItem(list, n - 1), pages->key)
+				       : json_at(page, "next");
 	char *text, *copy;
 
 	if (!next || (cJSON_IsString(next) && !*next->valuestring))
@@ -79,7 +82,10 @@ static void write_end(struct writer *writer, const char *next)
 	char *text;
 
 	if (!writer->cli->json) {
-		fprintf(out, "%s\n", writer->table ? writer->pages->legend : writer->pages->none);
+		const char *line = writer->table ? writer->pages->legend : writer->pages->none;
+
+		if (line)
+			fprintf(out, "%s\n", line);
 		return;
 	}
 	fputs("\n]", out);
@@ -98,8 +104,8 @@ static int get_page(struct cli *cli, const struct pages *pages, const char *afte
 	unsigned long limit, cJSON **page)
 {
 	char *escaped = client_escape(after ? after : "");
-	char *path = mem_printf("%s?%s&limit=%lu%s%s", pages->path, pages->query, limit,
-		after ? "&after=" : "", escaped);
+	char *path = mem_printf("%s?%s%slimit=%lu%s%s", pages->path, pages->query,
+		*pages->query ? "&" : "", limit, after ? "&after=" : "", escaped);
 	int code = cli_get(cli, path, page);
 
 	free(path);
@@ -119,7 +125,7 @@ static int write_all(struct writer *writer, unsigned long limit, char **after)
 		if (code != CLI_OK)
 			return code;
 		write_page(writer, page);
-		next = next_of(page);
+		next = next_of(writer->pages, page);
 		cJSON_Delete(page);
 		if (next && *after && strcmp(next, *after) == 0) {
 			free(next);
@@ -138,12 +144,11 @@ int pages_write(struct cli *cli, const struct pages *pages)
 	struct writer writer = {.cli = cli, .pages = pages};
 	const char *text = args_value(cli->args, "limit");
 	unsigned long limit = text ? strtoul(text, NULL, 10) : ~0ul;
-	char *after = NULL;
+	char *after = pages->after ? mem_strdup(pages->after) : NULL;
 	int code;
 
-	if (text && (limit == 0 || strspn(text, "0123456789") != strlen(text))) {
-		cli_error(
-			cli, "give a whole number from 1", "--limit \"%s\" is not a number", text);
+	if (limit == 0) {
+		cli_error(cli, "give a whole number from 1", "--limit 0 would show nothing");
 		return CLI_USAGE;
 	}
 	code = write_all(&writer, limit, &after);

@@ -3,7 +3,7 @@
 #define EDGEPLEX_CLI_PAGES_H
 
 /*
- * Lists that may be very long: fetched page by page ("next"), written as they come, so that
+ * Lists that may be very long: fetched page by page, written as they come, so that
  * neither memory nor the first line depends on their length. One thread.
  */
 
@@ -13,13 +13,16 @@
 #include "controller/cli/table.h"
 
 struct pages {
-	const char *path, *query; /* of the request; the query without '?' */
+	const char *path, *query; /* of the request; the query without '?', or "" */
+	const char *after;        /* where to begin; NULL: at the beginning */
 	const char *list;         /* field that holds the objects of a page */
+	const char
+		*key; /* field of an object that goes into "after"; NULL: "next" of the page does */
 	const struct table_column *columns;
 	size_t n_columns;
 	void (*write)(struct table *table, const cJSON *object); /* its rows */
 	const char *none;   /* said instead of an empty table */
-	const char *legend; /* a line under the table */
+	const char *legend; /* a line under the table, or NULL */
 };
 
 /*

@@ -53,6 +53,16 @@ void resource_cell_share(struct table *table, const cJSON *value)
 		table_cell(table, NULL, PAINT_NONE);
 }
 
+void resource_cell_connected(struct table *table, const cJSON *value)
+{
+	if (!cJSON_IsBool(value))
+		table_cell(table, NULL, PAINT_NONE);
+	else if (cJSON_IsTrue(value))
+		table_cell(table, "connected", PAINT_GOOD);
+	else
+		table_cell(table, "unreachable", PAINT_BAD);
+}
+
 void resource_cell_mib(struct table *table, const cJSON *value)
 {
 	if (cJSON_IsNumber(value))
@@ -124,15 +134,9 @@ void resource_write_table(
 int resource_run_list(struct cli *cli, const struct args *args)
 {
 	const struct resource *resource = args->noun->resource;
-	const char *after = args_value(args, "after");
-	char *escaped = client_escape(after ? after : "");
-	char *path = after ? mem_printf("%s?after=%s", resource->path, escaped)
-			   : mem_strdup(resource->path);
 	cJSON *json;
-	int n, code = cli_get(cli, path, &json);
+	int n, code = cli_get(cli, resource->path, &json);
 
-	free(path);
-	free(escaped);
 	if (code != CLI_OK)
 		return code;
 	if (cli->json) {
@@ -169,6 +173,8 @@ int resource_run_show(struct cli *cli, const struct args *args)
 int resource_change(struct cli *cli, const char *method, const char *path, const cJSON *body,
 	const char *name, const char *done)
 {
+	const char *timeout = args_value(cli->args, "timeout");
+	char *escaped, *full;
 	cJSON *answer;
 	int status = 0, code;
 
@@ -177,7 +183,11 @@ int resource_change(struct cli *cli, const char *method, const char *path, const
 			cli, "leave one of them out", "--wait and --no-wait contradict each other");
 		return CLI_USAGE;
 	}
-	code = cli_send(cli, method, path, body, &status, &answer);
+	escaped = client_escape(timeout ? timeout : "");
+	full = mem_printf("%s%s%s", path, timeout ? "?wait_s=" : "", escaped);
+	code = cli_send(cli, method, full, body, &status, &answer);
+	free(full);
+	free(escaped);
 	if (code != CLI_OK)
 		return code;
 	if (status == HTTP_ACCEPTED && !args_flag(cli->args, "no-wait"))
@@ -198,14 +208,27 @@ int resource_change(struct cli *cli, const char *method, const char *path, const
 
 int resource_run_create(struct cli *cli, const struct args *args)
 {
-	cJSON *body;
-	int code = args_body(args, &body, cli->err);
-
-	if (code != CLI_OK)
-		return code;
-	code = resource_change(
+	cJSON *body = args_body(args);
+	int code = resource_change(
 		cli, "POST", args->noun->resource->path, body, args->arguments[0], "created");
+
 	cJSON_Delete(body);
+	return code;
+}
+
+int resource_run_set(struct cli *cli, const struct args *args)
+{
+	char *path = cli_object_path(cli, args->arguments[0]);
+	cJSON *body = args_body(args);
+	int code = CLI_USAGE;
+
+	if (body->child)
+		code = resource_change(cli, "PATCH", path, body, args->arguments[0], "changed");
+	else
+		cli_error(
+			cli, "see --help for what can be changed", "no option says what to change");
+	cJSON_Delete(body);
+	free(path);
 	return code;
 }
 

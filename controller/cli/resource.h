@@ -21,7 +21,8 @@ struct resource_column {
 /* Cells. */
 void resource_cell_state(struct table *table, const cJSON *value);
 void resource_cell_duration(struct table *table, const cJSON *value);
-void resource_cell_share(struct table *table, const cJSON *value); /* 0..1 as per cent */
+void resource_cell_share(struct table *table, const cJSON *value);     /* 0..1 as per cent */
+void resource_cell_connected(struct table *table, const cJSON *value); /* a boolean */
 void resource_cell_mib(struct table *table, const cJSON *value);
 void resource_cell_ce(struct table *table, const cJSON *value);
 void resource_cell_bgp(struct table *table, const cJSON *value); /* sessions up of all */
@@ -38,10 +39,11 @@ void resource_write_table(
 int resource_change(struct cli *cli, const char *method, const char *path, const cJSON *body,
 	const char *name, const char *done);
 
-/* Verbs; see struct verb. */
+/* Verbs; see struct verb. `set` changes those fields that are given. */
 int resource_run_list(struct cli *cli, const struct args *args);
 int resource_run_show(struct cli *cli, const struct args *args);
 int resource_run_create(struct cli *cli, const struct args *args);
+int resource_run_set(struct cli *cli, const struct args *args);
 int resource_run_delete(struct cli *cli, const struct args *args);
 
 #endif

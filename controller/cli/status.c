@@ -169,6 +169,24 @@ static void write_ports(struct cli *cli, const cJSON *all)
 	table_free(table);
 }
 
+/* What isn't well, one line each: what is missing, and what to check. */
+static void write_details(struct cli *cli, const cJSON *list, const char *kind, const char *field)
+{
+	const cJSON *item;
+
+	cJSON_ArrayForEach (item, json_at(list, "items")) {
+		const char *name = json_string(item, "name"), *detail = json_string(item, field);
+
+		if (!detail || !*detail)
+			continue;
+		fprintf(cli->out, "\n%s ", kind);
+		text_write_safe(cli->out, name ? name : "?");
+		fputs(": ", cli->out);
+		text_write_safe(cli->out, detail);
+		fputc('\n', cli->out);
+	}
+}
+
 static void write_screen(struct cli *cli, const cJSON *all)
 {
 	const char *status = json_string(all, "health/status");
@@ -194,6 +212,8 @@ static void write_screen(struct cli *cli, const cJSON *all)
 		write_ports(cli, all);
 	else
 		fputs("There are no ports; make one: edgeplex port create --help\n", cli->out);
+	write_details(cli, json_at(all, "cvms"), "cvm", "detail");
+	write_details(cli, json_at(all, "ports"), "port", "status_detail");
 }
 
 int status_run(struct cli *cli, const struct args *args)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-#include "controller/cli/pvm.h"
+#include "controller/cli/vm.h"
 
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -21,14 +22,22 @@ static char *part_path(const struct cli *cli, const struct args *args, const cha
 	return path;
 }
 
+static bool is_cvm(const struct args *args)
+{
+	return strcmp(args->noun->name, "cvm") == 0;
+}
+
 /* The family that was asked for, or that of `address` (may be NULL), or IPv4. */
 static const char *family_of(const struct args *args, const char *address)
 {
 	const char *family = args_value(args, "family");
+	bool v6 = address && strchr(address, ':');
 
 	if (family)
 		return family;
-	return address && strchr(address, ':') ? "ipv6" : "ipv4";
+	if (is_cvm(args))
+		return v6 ? "vpnv6" : "vpnv4";
+	return v6 ? "ipv6" : "ipv4";
 }
 
 static void cell_value(struct table *table, const cJSON *object, const char *path)
@@ -58,35 +67,54 @@ static void cell_numbers(struct table *table, const cJSON *object, const char *p
 static const struct table_column rib_columns[] = {TABLE_LEFT(""), TABLE_LEFT("PREFIX"),
 	TABLE_LEFT("NEXT HOP"), TABLE_LEFT("FROM"), TABLE_LEFT("AS PATH"), TABLE_LEFT("ORIGIN"),
 	TABLE_RIGHT("PREF"), TABLE_RIGHT("MED"), TABLE_RIGHT("LABEL")};
+static const struct table_column vpn_columns[] = {TABLE_LEFT(""), TABLE_LEFT("RD"),
+	TABLE_LEFT("PREFIX"), TABLE_LEFT("NEXT HOP"), TABLE_LEFT("FROM"), TABLE_LEFT("AS PATH"),
+	TABLE_LEFT("ORIGIN"), TABLE_RIGHT("PREF"), TABLE_RIGHT("MED"), TABLE_RIGHT("LABEL")};
+
+static void cell_path_flags(struct table *table, const cJSON *path)
+{
+	char flags[8];
+	bool best = json_true(path, "best"), multipath = json_true(path, "multipath");
+	bool invalid = json_at(path, "valid") && !json_true(path, "valid");
+
+	snprintf(flags, sizeof(flags), "%s%s%s%s", invalid ? "x" : "", best ? ">" : "",
+		multipath ? "=" : "", json_true(path, "imported") ? "v" : "");
+	table_cell(table, *flags ? flags : " ", invalid ? PAINT_BAD : PAINT_NONE);
+}
+
+static void write_path(struct table *table, const cJSON *route, const cJSON *path, bool vpn)
+{
+	cell_path_flags(table, path);
+	if (vpn)
+		cell_value(table, route, "rd");
+	cell_value(table, route, "prefix");
+	cell_value(table, path, "next_hop");
+	cell_value(table, path, "from");
+	cell_numbers(table, path, "as_path");
+	cell_value(table, path, "origin");
+	cell_value(table, path, "local_pref");
+	cell_value(table, path, "med");
+	cell_value(table, path, "label");
+	table_end_row(table);
+}
 
 static void write_paths(struct table *table, const cJSON *route)
 {
 	const cJSON *path;
 
-	cJSON_ArrayForEach (path, json_at(route, "paths")) {
-		char flags[8];
-
-		snprintf(flags, sizeof(flags), "%s%s%s%s",
-			json_at(path, "valid") && !json_true(path, "valid") ? "x" : "",
-			json_true(path, "best")        ? ">"
-			: json_true(path, "multipath") ? "="
-						       : "",
-			json_true(path, "multipath") && json_true(path, "best") ? "=" : "",
-			json_true(path, "imported") ? "v" : "");
-		table_cell(table, *flags ? flags : " ", PAINT_NONE);
-		cell_value(table, route, "prefix");
-		cell_value(table, path, "next_hop");
-		cell_value(table, path, "from");
-		cell_numbers(table, path, "as_path");
-		cell_value(table, path, "origin");
-		cell_value(table, path, "local_pref");
-		cell_value(table, path, "med");
-		cell_value(table, path, "label");
-		table_end_row(table);
-	}
+	cJSON_ArrayForEach (path, json_at(route, "paths"))
+		write_path(table, route, path, false);
 }
 
-int pvm_run_rib(struct cli *cli, const struct args *args)
+static void write_vpn_paths(struct table *table, const cJSON *route)
+{
+	const cJSON *path;
+
+	cJSON_ArrayForEach (path, json_at(route, "paths"))
+		write_path(table, route, path, true);
+}
+
+int vm_run_rib(struct cli *cli, const struct args *args)
 {
 	const char *prefix = args->n_arguments > 1 ? args->arguments[1] : NULL;
 	char *path = part_path(cli, args, "rib");
@@ -96,9 +124,10 @@ int pvm_run_rib(struct cli *cli, const struct args *args)
 	const struct pages pages = {.path = path,
 		.query = query,
 		.list = "routes",
-		.columns = rib_columns,
-		.n_columns = sizeof(rib_columns) / sizeof(rib_columns[0]),
-		.write = write_paths,
+		.columns = is_cvm(args) ? vpn_columns : rib_columns,
+		.n_columns = is_cvm(args) ? sizeof(vpn_columns) / sizeof(vpn_columns[0])
+					  : sizeof(rib_columns) / sizeof(rib_columns[0]),
+		.write = is_cvm(args) ? write_vpn_paths : write_paths,
 		.none = "There is no such route.",
 		.legend = "> best  = multipath  v from another site by the VPN  x not valid"};
 	int code = pages_write(cli, &pages);
@@ -145,7 +174,7 @@ static void write_nexthops(struct table *table, const cJSON *route)
 		write_fib_row(table, route, nexthop);
 }
 
-int pvm_run_fib(struct cli *cli, const struct args *args)
+int vm_run_fib(struct cli *cli, const struct args *args)
 {
 	const char *lookup = args_value(args, "lookup");
 	char *path = part_path(cli, args, "fib");
@@ -197,34 +226,51 @@ static const struct resource_column process_columns[] = {{TABLE_LEFT("PROCESS"),
 	{TABLE_RIGHT("CPU"), "cpu_ms", resource_cell_duration},
 	{TABLE_RIGHT("MEMORY"), "rss_kib", cell_kib}, {{NULL, false}, NULL, NULL}};
 
-int pvm_run_processes(struct cli *cli, const struct args *args)
+/* Shows the list "/v1/.../NAME/PART". */
+static int show_part(
+	struct cli *cli, const char *part, const struct resource_column *columns, const char *none)
 {
-	static const struct resource processes = {"/processes", "name", process_columns};
-	char *path = part_path(cli, args, "processes");
+	const struct resource resource = {part, "name", columns};
+	char *path = part_path(cli, cli->args, part);
 	cJSON *json;
-	int code = cli_get(cli, path, &json);
+	int n, code = cli_get(cli, path, &json);
 
 	free(path);
 	if (code != CLI_OK)
 		return code;
 	if (cli->json)
 		json_write(cli->out, json);
+	else if (json_array(json, "items", &n) && n > 0)
+		resource_write_table(cli, &resource, json_at(json, "items"), 0);
 	else
-		resource_write_table(cli, &processes, json_at(json, "items"), 0);
+		fprintf(cli->out, "%s\n", none);
 	cJSON_Delete(json);
 	return CLI_OK;
 }
 
-int pvm_run_signal(struct cli *cli, const struct args *args)
+int vm_run_processes(struct cli *cli, const struct args *args)
+{
+	(void)args;
+	return show_part(cli, "processes", process_columns, "There are no processes.");
+}
+
+static const struct resource_column neighbor_columns[] = {{TABLE_LEFT("PORT"), "port", NULL},
+	{TABLE_LEFT("ADDRESS"), "address", NULL}, {TABLE_LEFT("MAC"), "mac", NULL},
+	{TABLE_LEFT("STATE"), "state", NULL}, {{NULL, false}, NULL, NULL}};
+
+int vm_run_neighbors(struct cli *cli, const struct args *args)
+{
+	(void)args;
+	return show_part(cli, "neighbors", neighbor_columns, "There are no neighbours.");
+}
+
+int vm_run_signal(struct cli *cli, const struct args *args)
 {
 	char *path = part_path(cli, args, "signal");
-	cJSON *body, *answer;
-	int code = args_body(args, &body, cli->err);
+	cJSON *body = args_body(args), *answer;
+	int code = cli_send(cli, "POST", path, body, NULL, &answer);
 
-	if (code == CLI_OK) {
-		code = cli_send(cli, "POST", path, body, NULL, &answer);
-		cJSON_Delete(body);
-	}
+	cJSON_Delete(body);
 	free(path);
 	if (code != CLI_OK)
 		return code;
@@ -233,7 +279,7 @@ int pvm_run_signal(struct cli *cli, const struct args *args)
 	} else if (!cli->json) {
 		fprintf(cli->out, "%s sent to ", args->arguments[2]);
 		text_write_safe(cli->out, args->arguments[1]);
-		fputs(" of pvm ", cli->out);
+		fprintf(cli->out, " of %s ", args->noun->name);
 		text_write_safe(cli->out, args->arguments[0]);
 		fputc('\n', cli->out);
 	}
