@@ -390,8 +390,9 @@ static void render_vpn(const struct pvm_config *config, const char *router, stru
 		cfg_add(cfg, family, NULL, "no rd vpn export", "rd vpn export %s", config->rd);
 		cfg_add(cfg, family, NULL, "no label vpn export", "label vpn export %u",
 			config->label);
-		cfg_add(cfg, family, NULL, "no nexthop vpn export", "nexthop vpn export %s",
-			ep_addr_format(&config->next_hop, next_hop));
+		/* RFC 4659 section 3.2.1.2: IPv6 over an IPv4 core. */
+		cfg_add(cfg, family, NULL, "no nexthop vpn export", "nexthop vpn export %s%s",
+			v6 ? "::ffff:" : "", ep_addr_format(&config->next_hop, next_hop));
 		join_rts(&config->import_rts, rts, sizeof(rts));
 		cfg_add(cfg, family, NULL, "no rt vpn import", "rt vpn import %s", rts);
 		join_rts(&config->export_rts, rts, sizeof(rts));

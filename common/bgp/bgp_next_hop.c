@@ -3,6 +3,7 @@
 #include <zebra.h>
 
 #include "bgpd/bgpd.h"
+#include "bgpd/bgp_aspath.h"
 #include "bgpd/bgp_attr.h"
 #include "bgpd/bgp_route.h"
 
@@ -28,8 +29,7 @@ static struct in6_addr pick_ipv6(const struct bgp_path_info *pi)
 	return attr->mp_nexthop_local;
 }
 
-struct prefix bgp_next_hop(
-	const struct prefix *p, const struct bgp_path_info *pi, ifindex_t *ifindex)
+struct prefix bgp_next_hop(const struct bgp_path_info *pi, ifindex_t *ifindex)
 {
 	const struct attr *attr = pi->attr;
 	struct prefix nh = {.family = AF_INET, .prefixlen = 32};
@@ -58,4 +58,28 @@ struct prefix bgp_next_hop(
 	if (ifindex)
 		*ifindex = where;
 	return nh;
+}
+
+static bool is_usable_import(const struct bgp_path_info *pi)
+{
+	return pi->type == ZEBRA_ROUTE_BGP && pi->sub_type == BGP_ROUTE_IMPORTED &&
+	       CHECK_FLAG(pi->flags, BGP_PATH_VALID) && !CHECK_FLAG(pi->flags, BGP_PATH_REMOVED) &&
+	       pi->extra && pi->extra->num_labels;
+}
+
+bool bgp_is_label_sibling(const struct bgp_path_info *best, const struct bgp_path_info *pi)
+{
+	const struct attr *a = best->attr, *b = pi->attr;
+	struct prefix a_hop, b_hop;
+
+	if (best == pi || !is_usable_import(best) || !is_usable_import(pi) ||
+		best->extra->label[0] == pi->extra->label[0])
+		return false;
+	a_hop = bgp_next_hop(best, NULL);
+	b_hop = bgp_next_hop(pi, NULL);
+	/* The steps of best path selection before the tie breakers (RFC 4271 section 9.1.2.2). */
+	return prefix_same(&a_hop, &b_hop) && a->weight == b->weight &&
+	       a->local_pref == b->local_pref && a->origin == b->origin && a->med == b->med &&
+	       aspath_count_hops(a->aspath) == aspath_count_hops(b->aspath) &&
+	       BGP_CLUSTER_LIST_LENGTH(a) == BGP_CLUSTER_LIST_LENGTH(b);
 }

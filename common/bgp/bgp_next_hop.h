@@ -12,10 +12,15 @@
 struct bgp_path_info;
 
 /*
- * The next hop of a path to `p`, an address, as bgpd would have given it to zebra: IPv4-mapped IPv6
+ * The next hop of a path, an address, as bgpd would have given it to zebra: IPv4-mapped IPv6
  * addresses as IPv4. `ifindex` (may be NULL): where a link-local one is; else 0.
  */
-struct prefix bgp_next_hop(
-	const struct prefix *p, const struct bgp_path_info *pi, ifindex_t *ifindex);
+struct prefix bgp_next_hop(const struct bgp_path_info *pi, ifindex_t *ifindex);
+
+/*
+ * Is `pi` as good as `best`, imported from the VPN with the same next hop, but another label? Those
+ * are ports of one customer at one site. bgpd shares load over next hops only.
+ */
+bool bgp_is_label_sibling(const struct bgp_path_info *best, const struct bgp_path_info *pi);
 
 #endif

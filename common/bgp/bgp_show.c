@@ -295,7 +295,8 @@ static const char *origin_name(uint8_t origin)
 	return origin == BGP_ORIGIN_IGP ? "igp" : origin == BGP_ORIGIN_EGP ? "egp" : "incomplete";
 }
 
-static cJSON *show_path(const struct prefix *p, struct bgp_path_info *pi)
+/* `best`: the selected one of the same prefix, or NULL. */
+static cJSON *show_path(const struct bgp_path_info *best, struct bgp_path_info *pi)
 {
 	cJSON *o = cJSON_CreateObject();
 	struct attr *attr = pi->attr;
@@ -305,14 +306,16 @@ static cJSON *show_path(const struct prefix *p, struct bgp_path_info *pi)
 	struct prefix nh;
 
 	cJSON_AddBoolToObject(o, "best", CHECK_FLAG(pi->flags, BGP_PATH_SELECTED));
-	cJSON_AddBoolToObject(o, "multipath", CHECK_FLAG(pi->flags, BGP_PATH_MULTIPATH));
+	cJSON_AddBoolToObject(o, "multipath",
+		CHECK_FLAG(pi->flags, BGP_PATH_MULTIPATH) ||
+			(best && bgp_is_label_sibling(best, pi)));
 	cJSON_AddBoolToObject(o, "valid", CHECK_FLAG(pi->flags, BGP_PATH_VALID));
 	cJSON_AddBoolToObject(o, "stale", CHECK_FLAG(pi->flags, BGP_PATH_STALE));
 	if (local)
 		cJSON_AddNullToObject(o, "from");
 	else
 		cJSON_AddStringToObject(o, "from", root->peer->host);
-	nh = bgp_next_hop(p, pi, NULL);
+	nh = bgp_next_hop(pi, NULL);
 	inet_ntop(nh.family, &nh.u.prefix, text, sizeof(text));
 	cJSON_AddStringToObject(o, "next_hop", text);
 	cJSON_AddStringToObject(
@@ -339,6 +342,7 @@ static cJSON *show_path(const struct prefix *p, struct bgp_path_info *pi)
 static cJSON *show_route(const struct place *place)
 {
 	const struct prefix *p = bgp_dest_get_prefix(place->dest);
+	struct bgp_path_info *pi, *best = NULL;
 	cJSON *o = cJSON_CreateObject(), *paths;
 	char text[PREFIX_STRLEN];
 
@@ -352,9 +356,12 @@ static cJSON *show_route(const struct place *place)
 	prefix2str(p, text, sizeof(text));
 	cJSON_AddStringToObject(o, "prefix", text);
 	paths = cJSON_AddArrayToObject(o, "paths");
-	for (struct bgp_path_info *pi = bgp_dest_get_bgp_path_info(place->dest); pi; pi = pi->next)
+	for (pi = bgp_dest_get_bgp_path_info(place->dest); pi; pi = pi->next)
+		if (CHECK_FLAG(pi->flags, BGP_PATH_SELECTED))
+			best = pi;
+	for (pi = bgp_dest_get_bgp_path_info(place->dest); pi; pi = pi->next)
 		if (!CHECK_FLAG(pi->flags, BGP_PATH_REMOVED))
-			cJSON_AddItemToArray(paths, show_path(p, pi));
+			cJSON_AddItemToArray(paths, show_path(best, pi));
 	return o;
 }
 

@@ -28,7 +28,8 @@ $(LIBBGPPURE): $(BGPHOST_PURE:%.c=$(B)/obj/%.o)
 
 BGPHOST_WRAPPED := bgp_zebra_announce bgp_zebra_withdraw bgp_zebra_announce_table \
 	bgp_zebra_withdraw_table_all_subtypes zclient_send_rnh bgp_zebra_send_capabilities \
-	bgp_zebra_update bgp_zebra_stale_timer_update zlog_init pid_output
+	bgp_zebra_update bgp_zebra_stale_timer_update zlog_init pid_output \
+	bgp_process vpn_leak_to_vrf_withdraw_all
 comma := ,
 BGPHOST_LDFLAGS := $(BGPHOST_WRAPPED:%=-Wl$(comma)--wrap=%)
 

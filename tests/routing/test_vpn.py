@@ -1,167 +1,195 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""PVMs, their CVM and a stock FRR route reflector in the core."""
-
-import copy
-import json
+"""PVMs, their CVMs and a stock FRR route reflector in the core."""
 
 import pytest
 
 from lib.lab import Lab, wait_until
-from rlab import Daemon, Forwarder, ifindex
-
-PE, RR = "10.0.0.1", "10.0.0.100"
-GREEN, RED = "65000:100", "65000:200"
-
-RR_CONF = """
-hostname rr
-log stdout
-router bgp 65000
- bgp router-id 10.0.0.100
- no bgp default ipv4-unicast
- bgp graceful-restart
- neighbor 10.0.0.1 remote-as 65000
- neighbor 10.0.0.1 update-source 10.0.0.100
- neighbor 10.0.0.1 timers 3 9
- neighbor 10.0.0.1 timers connect 1
- address-family ipv4 vpn
-  neighbor 10.0.0.1 activate
-  neighbor 10.0.0.1 route-reflector-client
- exit-address-family
- address-family ipv6 vpn
-  neighbor 10.0.0.1 activate
-  neighbor 10.0.0.1 route-reflector-client
- exit-address-family
-exit
-"""
-
-# Plays a remote PE with routes of both customers.
-EXABGP = """
-process announce {
-    run /bin/cat %(pipe)s;
-    encoder text;
-}
-neighbor 10.0.0.100 {
-    router-id 10.0.0.2; local-address 10.0.0.2; local-as 65000; peer-as 65000;
-    family { ipv4 mpls-vpn; ipv6 mpls-vpn; }
-}
-"""
+from rlab import ifindex
+from vpnlab import CE4, CE6, CVM_INSIDE, GREEN, PE, RED, RR, Net, bird_conf, gateway, tunnels
 
 
-def pvm_config(name, inside, number, rt, **changes):
-    return {
-        "config_id": "1", "hostname": name, "asn": 65000, "router_id": inside,
-        "interfaces": {
-            "cust": {"addresses": ["192.168.1.1/24", "fd00:a1::1/64"], "mtu": 1500},
-            "core": {"addresses": [f"{inside}/24", "192.0.2.2/30"], "mtu": 1600},
-        },
-        "ce": [{"address": "192.168.1.2", "remote_asn": 65101 + number},
-               {"address": "fd00:a1::2", "remote_asn": 65101 + number}],
-        "cvm": {"address": "100.64.1.1", "local_address": inside},
-        "vpn": {"rd": f"65000:{number}", "import_rts": [rt], "export_rts": [rt],
-                "label": 1000 + number, "next_hop": PE},
-        "tunnels": [{"prefix": "10.0.0.2/32", "via": "192.0.2.1", "labels": [16002]},
-                    {"prefix": "10.0.0.1/32", "via": "192.0.2.1", "labels": []}],
-        **changes,
-    }
-
-
-def cvm_config(pvms):
-    return {
-        "config_id": "1", "hostname": "cvm-a", "asn": 65000, "router_id": PE,
-        "interfaces": {
-            "core": {"addresses": ["192.0.2.2/30"], "mtu": 1600},
-            "inside": {"addresses": ["100.64.1.1/24"], "mtu": 1600},
-            "lo": {"addresses": [f"{PE}/32"]},
-        },
-        "routes": [{"prefix": f"{RR}/32", "via": "192.0.2.1"}],
-        "core": [{"address": RR, "local_address": PE, "remote_asn": 65000}],
-        "pvms": [{"name": n, "address": a, "import_rts": [rt], "export_rts": [rt]}
-                 for n, a, rt in pvms],
-    }
-
-
-def bird_conf(asn, v4, v6):
-    return f"""
-router id 10.9.{asn - 65000}.1;
-protocol device {{}}
-protocol static {{ ipv4; {"".join(f"route {p} blackhole;" for p in v4)} }}
-protocol static {{ ipv6; {"".join(f"route {p} blackhole;" for p in v6)} }}
-template bgp edge {{
-    graceful restart on; connect retry time 1; error wait time 1, 2; connect delay time 1;
-}}
-protocol bgp pe4 from edge {{
-    local 192.168.1.2 as {asn}; neighbor 192.168.1.1 as 65000;
-    ipv4 {{ import all; export all; }};
-}}
-protocol bgp pe6 from edge {{
-    local fd00:a1::2 as {asn}; neighbor fd00:a1::1 as 65000;
-    ipv6 {{ import all; export all; }};
-}}
-"""
-
-
-class Site:
-    """A CVM, PVMs with a CE each, and the core's route reflector."""
-
-    def __init__(self, lab):
-        self.lab, self.pvms, self.ces, self.fwd, self.ns = lab, {}, {}, {}, {}
-        self.cvm_ns, self.rr_ns, self.lan = lab.netns("cvm"), lab.netns("rr"), lab.netns("lan")
-        lab.run(self.lan, ["ip", "link", "add", "br0", "type", "bridge"])
-        lab.run(self.lan, ["ip", "link", "set", "br0", "up"])
-        lab.veth(self.cvm_ns, "core", self.rr_ns, "pe", mtu=1600)
-        lab.veth(self.cvm_ns, "inside", self.lan, "cvm", mtu=1600)
-        lab.run(self.lan, ["ip", "link", "set", "cvm", "master", "br0"])
-        for address, dev in (("192.0.2.1/30", "pe"), (f"{RR}/32", "lo")):
-            lab.run(self.rr_ns, ["ip", "addr", "add", address, "dev", dev])
-        lab.run(self.rr_ns, ["ip", "route", "add", f"{PE}/32", "via", "192.0.2.2"])
-        self.rr = lab.frr(self.rr_ns, "rr", {"zebra": "", "bgpd": RR_CONF})
-        self.cvm = Daemon(lab, self.cvm_ns, "cvmd", "cvmd")
-
-    def add_pvm(self, name, inside, number, rt, v4, v6):
-        lab = self.lab
-        self.ns[name] = pe = lab.netns(name)
-        ce = lab.netns(f"ce{name}")
-        lab.veth(pe, "cust", ce, "eth0")
-        lab.veth(pe, "core", self.lan, name, mtu=1600)
-        lab.run(self.lan, ["ip", "link", "set", name, "master", "br0"])
-        for address in ("192.168.1.2/24", "fd00:a1::2/64"):
-            lab.run(ce, ["ip", "addr", "add", address, "dev", "eth0"])
-        self.ces[name] = lab.bird(ce, f"bird{name}", bird_conf(65101 + number, v4, v6))
-        self.pvms[name] = pvm = Daemon(lab, pe, name, "pvmd")
-        self.fwd[name] = Forwarder(f"{pvm.dir}/fpm.sock")
-        pvm.configure(pvm_config(name, inside, number, rt))
-        return pvm
-
-    def rr_table(self, afi="ipv4"):
-        """The core's VPN table: {(rd, prefix): path}."""
-        data = json.loads(self.rr.vtysh(f"show bgp {afi} vpn json"))
-        return {(rd, prefix): paths[0]
-                for rd, table in data["routes"]["routeDistinguishers"].items()
-                for prefix, paths in table.items()}
-
-
-@pytest.fixture(name="site")
-def _site():
+@pytest.fixture(name="net")
+def _net():
     with Lab("rvpn") as lab:
-        site = Site(lab)
-        yield site
-        for fwd in site.fwd.values():
-            fwd.close()
+        net = Net(lab)
+        yield net
+        net.close()
 
 
-def two_pvms(site):
-    site.cvm.configure(cvm_config([("g1", "100.64.1.10", GREEN), ("r1", "100.64.1.11", RED)]))
-    site.add_pvm("g1", "100.64.1.10", 1, GREEN, ["10.1.0.0/16"], ["fd00:1::/48"])
-    site.add_pvm("r1", "100.64.1.11", 2, RED, ["10.1.0.0/16", "10.2.0.0/16"], ["fd00:1::/48"])
-    site.cvm.wait_established(RR, "100.64.1.10", "100.64.1.11")
-    for pvm in site.pvms.values():
-        pvm.wait_established("192.168.1.2", "fd00:a1::2", "100.64.1.1")
+@pytest.fixture(name="two")
+def _two(net):
+    """Green and red with the same prefixes at both sites."""
+    a, b = net.site("a"), net.site("b")
+    a.add("ga", 1, GREEN, ["10.1.0.0/16", "10.3.0.0/16"], ["fd00:1::/48"])
+    a.add("ra", 2, RED, ["10.1.0.0/16"], ["fd00:1::/48"])
+    b.add("gb", 11, GREEN, ["10.2.0.0/16"], ["fd00:2::/48"])
+    b.add("rb", 12, RED, ["10.2.0.0/16", "10.4.0.0/16"], ["fd00:2::/48"])
+    for site in (a, b):
+        site.configure_cvm()
+        site.wait_up()
+    wait_until(lambda: b.pvms["gb"].ce_route("10.1.0.0/16"), 20, "A's routes at B's CE")
+    wait_until(lambda: a.pvms["ra"].ce_route("10.4.0.0/16"), 20, "B's routes at A's CE")
+    return net
 
 
-def test_routes_reach_the_core_as_those_of_one_pe(site):
-    two_pvms(site)
-    wait_until(lambda: ("65000:1", "10.1.0.0/16") in site.rr_table()
-               and ("65000:2", "10.2.0.0/16") in site.rr_table(), 20, "routes in the core")
-    print(json.dumps(site.rr_table(), indent=1, default=str) if 0 else site.rr_table())
-    print(site.rr.vtysh("show bgp ipv4 vpn 10.1.0.0/16 json"))
-    print(site.rr.vtysh("show bgp ipv6 vpn json"))
+def test_the_core_sees_one_router(two):
+    a = two.sites["a"]
+    for rd, rt, label, asn in (("65000:1", GREEN, 1001, "65101"), ("65000:2", RED, 1002, "65102")):
+        for family, prefix in (("ipv4", "10.1.0.0/16"), ("ipv6", "fd00:1::/48")):
+            path = wait_until(lambda: two.rr_path(rd, prefix, family), 10, f"{rd} {prefix}")
+            assert path["valid"]
+            # RFC 4659 section 3.2.1.2: ::ffff:10.0.0.1
+            assert [n["ip"] for n in path["nexthops"]] == [
+                PE["a"] if family == "ipv4" else "::ffff:a00:1"]
+            assert path["remoteLabel"] == label
+            assert path["extendedCommunity"]["string"] == f"RT:{rt}"
+            assert path["aspath"]["string"] == asn
+            assert path["originatorId"] == PE["a"]
+    status = a.cvm.status()
+    assert [(n["role"], n.get("name")) for n in status["neighbors"]] == [
+        ("core", None), ("pvm", "ga"), ("pvm", "ra")]
+    assert status["rib"]["vpnv4"] == 6
+    best = a.cvm.best("vpnv4", ("65000:1", "10.1.0.0/16"))
+    assert (best["from"], best["next_hop"], best["label"], best["rts"]) == (
+        "100.64.1.11", PE["a"], 1001, [GREEN])
+
+
+def test_routes_cross_the_vpn_and_only_ones_own(two):
+    ga, ra = two.sites["a"].pvms["ga"], two.sites["a"].pvms["ra"]
+    gb, rb = two.sites["b"].pvms["gb"], two.sites["b"].pvms["rb"]
+    core = ifindex(two.lab, gb.ns, "core")
+    for key, label in (("10.1.0.0/16", 1001), ("fd00:1::/48", 1001)):
+        wait_until(lambda: gb.fwd.get(key), 10, f"{key} in the FIB")
+        assert gb.fwd.get(key) == [
+            {"ifindex": core, "via": gateway("b"), "labels": [16001, label]}]
+    wait_until(lambda: rb.fwd.get("10.1.0.0/16"), 10, "red's in the FIB")
+    assert rb.fwd.get("10.1.0.0/16")[0]["labels"] == [16001, 1002]
+
+    route = gb.ce_route("10.1.0.0/16")
+    assert "BGP.as_path: 65000 65101" in route and "BGP.next_hop: 192.168.1.1" in route
+    route = wait_until(lambda: gb.ce_route("fd00:1::/48", "pe6"), 10, "IPv6 at the CE")
+    assert "BGP.as_path: 65000 65101" in route and "BGP.next_hop: fd00:a1::1" in route
+
+    # What there is only in the other VPN is nowhere here.
+    assert not rb.ce_route("10.3.0.0/16") and rb.fwd.get("10.3.0.0/16") is None
+    assert not ga.ce_route("10.4.0.0/16") and ga.fwd.get("10.4.0.0/16") is None
+    # Nor was it ever sent; and nobody is sent its own routes.
+    assert ga.daemon.neighbor(CVM_INSIDE)["families"]["vpnv4"]["received"] == 1
+    assert ra.daemon.neighbor(CVM_INSIDE)["families"]["vpnv4"]["received"] == 2
+    assert two.sites["a"].cvm.neighbor(ga.inside)["families"]["vpnv4"]["sent"] == 1
+
+    gone = ga.ce
+    gone.configure(bird_conf(ga.asn, ["10.3.0.0/16"], []))
+    wait_until(lambda: not gb.ce_route("10.1.0.0/16"), 10, "withdrawn at the far CE")
+    wait_until(lambda: gb.fwd.get("10.1.0.0/16") is None, 10, "out of the far FIB")
+    wait_until(lambda: gb.fwd.get("fd00:1::/48") is None, 10, "IPv6 too")
+    assert gb.ce_route("10.3.0.0/16") and rb.ce_route("10.1.0.0/16")
+
+
+def test_several_ports_of_a_customer_share_the_load(net):
+    a, b = net.site("a"), net.site("b")
+    both = ["10.1.0.0/16"]
+    a.add("g1", 1, GREEN, both)
+    a.add("g2", 2, GREEN, both)
+    gb = b.add("gb", 11, GREEN)
+    for site in (a, b):
+        site.configure_cvm()
+        site.wait_up()
+    wait_until(lambda: [h["labels"] for h in gb.fwd.get("10.1.0.0/16") or []] == [
+        [16001, 1001], [16001, 1002]], 20, "two next hops")
+    paths = gb.daemon.routes("ipv4")["10.1.0.0/16"]
+    assert sorted((p["label"], p["multipath"] or p["best"]) for p in paths) == [
+        (1001, True), (1002, True)]
+    # The other port of the same site is reached by the edge switch: no transport label.
+    g1 = a.pvms["g1"]
+    own = wait_until(lambda: g1.fwd.get("10.1.0.0/16"), 10, "own CE's route")
+    assert [h["via"] for h in own] == [CE4]
+    g1.ce.configure(bird_conf(g1.asn))
+    wait_until(lambda: [h["labels"] for h in g1.fwd.get("10.1.0.0/16") or []] == [[1002]], 10,
+               "by the other port")
+    wait_until(lambda: [h["labels"] for h in gb.fwd.get("10.1.0.0/16") or []] == [[16001, 1002]],
+               10, "one next hop")
+
+
+def test_next_hops_that_cant_be_reached_are_not_used(two):
+    gb = two.sites["b"].pvms["gb"]
+    wait_until(lambda: gb.fwd.get("10.1.0.0/16"), 10, "in the FIB")
+    gb.reconfigure(tunnels=tunnels("b")[1:])
+    wait_until(lambda: gb.fwd.get("10.1.0.0/16") is None, 10, "no tunnel, no route")
+    assert gb.daemon.routes("ipv4")["10.1.0.0/16"][0]["valid"] is False
+    wait_until(lambda: not gb.ce_route("10.1.0.0/16"), 10, "nor at the CE")
+    changed = tunnels("b")
+    changed[0]["labels"] = [17001, 17002]
+    gb.reconfigure(tunnels=changed)
+    wait_until(lambda: (gb.fwd.get("10.1.0.0/16") or [{}])[0].get("labels") == [
+        17001, 17002, 1001], 10, "by the new labels")
+    wait_until(lambda: gb.ce_route("10.1.0.0/16"), 10, "at the CE again")
+
+    two.lab.run(two.sites["b"].lan, ["ip", "link", "set", "gb", "down"])
+    wait_until(lambda: gb.fwd.get("10.1.0.0/16") is None, 10, "no link, no route")
+    wait_until(lambda: not gb.ce_route("10.1.0.0/16"), 10, "nor at the CE")
+    two.lab.run(two.sites["b"].lan, ["ip", "link", "set", "gb", "up"])
+    wait_until(lambda: gb.fwd.get("10.1.0.0/16"), 20, "back with the link")
+    assert gb.daemon.established(CE4, CE6)
+
+
+def test_pvms_come_and_go_without_touching_others(two):
+    a = two.sites["a"]
+    before = {n["address"]: (n["resets"], n["state"]) for n in a.cvm.status()["neighbors"]}
+    ga_up = a.pvms["ga"].daemon.neighbor(CVM_INSIDE)
+    a.add("na", 3, GREEN, ["10.5.0.0/16"])
+    a.configure_cvm()
+    a.cvm.wait_established(a.pvms["na"].inside)
+    gb = two.sites["b"].pvms["gb"]
+    wait_until(lambda: gb.ce_route("10.5.0.0/16"), 20, "the new one's routes")
+    after = {n["address"]: (n["resets"], n["state"]) for n in a.cvm.status()["neighbors"]}
+    assert {k: after[k] for k in before} == before
+    ra = a.pvms.pop("ra")
+    a.configure_cvm()
+    assert a.cvm.neighbor(ra.inside) is None
+    wait_until(lambda: not any(rd == "65000:2" for rd, _ in two.rr_table()), 10, "ra is gone")
+    assert a.cvm.neighbor(a.pvms["ga"].inside)["resets"] == 0
+    now = a.pvms["ga"].daemon.neighbor(CVM_INSIDE)
+    assert now["resets"] == ga_up["resets"] and now["uptime_ms"] >= ga_up["uptime_ms"]
+    a.pvms["ra"] = ra
+
+
+def test_route_targets_can_change(two):
+    a, gb = two.sites["a"], two.sites["b"].pvms["gb"]
+    ra = a.pvms["ra"]
+    # ra's routes become green's: told by both of its configurations.
+    ra.rt = GREEN
+    a.configure_cvm()
+    ra.reconfigure(vpn={**ra.config["vpn"], "import_rts": [GREEN], "export_rts": [GREEN]})
+    ra.ce.configure(bird_conf(ra.asn, ["10.7.0.0/16"]))
+    wait_until(lambda: gb.ce_route("10.7.0.0/16"), 20, "now green")
+    wait_until(lambda: ra.ce_route("10.2.0.0/16"), 20, "and gets green's")
+    wait_until(lambda: not ra.ce_route("10.4.0.0/16"), 20, "but red's no longer")
+    assert ra.daemon.neighbor(CVM_INSIDE)["resets"] == 0
+    # A PVM that lies about its RTs is not believed.
+    ra.reconfigure(vpn={**ra.config["vpn"], "export_rts": [RED]})
+    rb = two.sites["b"].pvms["rb"]
+    wait_until(lambda: not gb.ce_route("10.7.0.0/16"), 20, "no longer green")
+    assert not rb.ce_route("10.7.0.0/16")
+
+
+def test_a_restarted_cvm_is_no_withdrawal(two):
+    a = two.sites["a"]
+    gb, ga = two.sites["b"].pvms["gb"], a.pvms["ga"]
+    wait_until(lambda: gb.fwd.get("10.1.0.0/16") and ga.fwd.get("10.2.0.0/16"), 10, "routes")
+    a.cvm.kill()
+    wait_until(lambda: ga.daemon.neighbor(CVM_INSIDE)["state"] != "Established", 20, "noticed")
+    seen = []
+    a.cvm.start()
+
+    def back():
+        seen.append((bool(gb.fwd.get("10.1.0.0/16")), bool(ga.fwd.get("10.2.0.0/16")),
+                     bool(gb.ce_route("10.1.0.0/16"))))
+        return a.cvm.established(RR, ga.inside, a.pvms["ra"].inside) and \
+            a.cvm.status()["rib"]["vpnv4"] == 6
+
+    wait_until(back, 40, "the CVM is back with every route")
+    wait_until(lambda: all(f["eor"] for f in a.cvm.neighbor(RR)["families"].values()), 20, "EoR")
+    assert all(all(s) for s in seen), seen
+    wait_until(lambda: two.rr_path("65000:1", "10.1.0.0/16"), 10, "in the core")
+    assert gb.ce_route("10.1.0.0/16") and ga.ce_route("10.2.0.0/16")
