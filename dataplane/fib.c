@@ -41,8 +41,8 @@
 typedef unsigned __int128 addr_bits;
 
 struct node {
-	uint64_t prefixes; /* bit 2^r - 1 + p: the prefix of r more bits (r < 6), with value p */
-	uint64_t children; /* bit v: a child for the six bits v */
+	uint64_t prefixes;        /* see NODE_BIT(): a longer prefix has a lower bit */
+	uint64_t children;        /* bit v: a child for the six bits v */
 	_Atomic uint32_t slots[]; /* children's handles in order, then prefixes' ids in order */
 };
 
@@ -54,12 +54,14 @@ static_assert(sizeof(struct node) + MAX_NODE_SLOTS * sizeof(uint32_t) <=
 typedef uint64_t direct_entry;
 
 struct direct {
+	_Atomic direct_entry *entries;
 	unsigned int level;
-	unsigned int shift;  /* of a 64-bit key, to get the index */
-	size_t bytes;        /* of this mapping */
+	unsigned int steps;  /* from node to node, to take in any case */
+	size_t map_bytes;    /* of addresses */
+	uint64_t *touched;   /* pages that are in use, by bit; behind the entries */
+	size_t bytes;        /* in use */
 	uint64_t ticket;     /* when retired */
 	struct direct *next; /* retired earlier */
-	_Atomic direct_entry entries[] __attribute__((aligned(64)));
 };
 
 /* Blocks wait for the readers in a queue of pages. */
@@ -76,13 +78,16 @@ static_assert(sizeof(struct retired_page) <= FIB_ARENA_PAGE, "it is allocated as
 
 struct fib {
 	/* What look-ups read. */
-	struct fib_arena arena;
-	struct direct *_Atomic direct; /* NULL: begin at `top` */
-	_Atomic fib_handle top[2];     /* the nodes of level 0 */
+	const uint8_t *base;           /* of the arena */
+	struct direct *_Atomic direct; /* never NULL */
 	_Atomic uint32_t default_id;   /* of the prefix of length 0 */
 	unsigned int addr_len;         /* bits */
+	struct direct least;           /* the direct table of a small table: of level 0 */
+	_Atomic direct_entry least_entries[2];
 
-	/* What only the writer uses. */
+	/* What only the writer uses: in other cache lines. */
+	struct fib_arena arena __attribute__((aligned(64)));
+	_Atomic fib_handle top[2]; /* the nodes of level 0 */
 	struct fib_config config;
 	_Atomic size_t count;
 	_Atomic size_t memory;
@@ -94,16 +99,26 @@ struct fib {
 	size_t queue_len;
 };
 
-/* Routes from which on a direct table of that level pays for its memory; see docs/notes/fib.md. */
-static const struct {
+/* The number of routes from which on a direct table of that level pays; see docs/notes/fib.md. */
+struct direct_step {
 	size_t routes;
 	unsigned int level;
-} direct_steps[] = {{2000, 2}, {50000, 3}};
+};
+static const struct direct_step steps_v4[] = {{256, 2}, {25000, 3}, {SIZE_MAX, 0}};
+/* Real IPv6 prefixes begin in few ways, so that most of this table's pages are never touched. */
+static const struct direct_step steps_v6[] = {{256, 3}, {SIZE_MAX, 0}};
 
 /* ---- bits --------------------------------------------------------------------------------- */
 
-/* For six bits v: the bits in node.prefixes of the prefixes that v begins with. */
-#define UP(r, v) (1ull << ((1u << (r)) - 1 + ((v) >> (STRIDE - (r)))))
+/*
+ * The bit in node.prefixes of the prefix that is `r` bits (r < 6) longer than the node's start:
+ * those that begin the six bits `v`. Longer prefixes have lower bits, as the lowest bit of a word
+ * is the one that is found without counting.
+ */
+#define NODE_BIT(r, v) (63 - (1u << (r)) - ((v) >> (STRIDE - (r))))
+
+/* For six bits v: the bits of the prefixes that v begins with. */
+#define UP(r, v) (1ull << NODE_BIT(r, v))
 #define COVER(v) (UP(0, v) | UP(1, v) | UP(2, v) | UP(3, v) | UP(4, v) | UP(5, v))
 #define COVER4(v) COVER(v), COVER((v) + 1), COVER((v) + 2), COVER((v) + 3)
 #define COVER16(v) COVER4(v), COVER4((v) + 4), COVER4((v) + 8), COVER4((v) + 12)
@@ -183,7 +198,7 @@ static _Atomic uint32_t *longest_slot(struct node *node, unsigned int v)
 {
 	uint64_t match = node->prefixes & covering[v];
 
-	return match ? prefix_slot(node, 63 - (unsigned int)__builtin_clzll(match)) : NULL;
+	return match ? prefix_slot(node, (unsigned int)__builtin_ctzll(match)) : NULL;
 }
 
 /* The bit in node.prefixes of `addr`/`len`, which belongs to `level`. */
@@ -191,7 +206,7 @@ static unsigned int prefix_bit(addr_bits addr, unsigned int len, unsigned int le
 {
 	unsigned int r = len - level_start(level);
 
-	return (1u << r) - 1 + (chunk(addr, level) >> (STRIDE - r));
+	return NODE_BIT(r, chunk(addr, level));
 }
 
 static uint32_t slot_get(_Atomic uint32_t *slot)
@@ -361,7 +376,7 @@ static void reclaim_nodes(struct fib *fib)
 static void direct_free(struct fib *fib, struct direct *direct)
 {
 	fib->direct_bytes -= direct->bytes;
-	munmap(direct, direct->bytes);
+	munmap((void *)direct->entries, direct->map_bytes);
 }
 
 static void reclaim_direct(struct fib *fib)
@@ -424,12 +439,45 @@ static struct direct *direct_get(const struct fib *fib)
 	return atomic_load_explicit(&fib->direct, memory_order_acquire);
 }
 
+static void direct_set(
+	struct fib *fib, struct direct *direct, size_t index, fib_handle node, uint32_t id)
+{
+	direct_entry entry = (direct_entry)node << 32 | (uint32_t)~id;
+	_Atomic direct_entry *slot = &direct->entries[index];
+
+	/* Not storing what is there already leaves untouched pages without memory. */
+	if (atomic_load_explicit(slot, memory_order_relaxed) == entry)
+		return;
+	atomic_store_explicit(slot, entry, memory_order_release);
+	if (!direct->touched)
+		return;
+	size_t page = index * sizeof(entry) / PAGE;
+	if (!(direct->touched[page / 64] >> page % 64 & 1)) {
+		direct->touched[page / 64] |= 1ull << page % 64;
+		direct->bytes += PAGE;
+		fib->direct_bytes += PAGE;
+	}
+}
+
+/* Was anything ever stored in the page of this entry? */
+static bool direct_used(const struct direct *direct, size_t index)
+{
+	size_t page = index * sizeof(direct_entry) / PAGE;
+
+	return direct->touched[page / 64] >> page % 64 & 1;
+}
+
 /*
  * Makes the entries from `first` on anew, which share all levels above the direct table's: at most
  * 64, from one node.
  */
 static void direct_fill_group(struct fib *fib, struct direct *direct, size_t first, size_t n)
 {
+	if (direct->level == 0) {
+		for (size_t i = first; i < first + n; i++)
+			direct_set(fib, direct, i, slot_peek(&fib->top[i]), FIB_NO_ROUTE);
+		return;
+	}
 	addr_bits addr = (addr_bits)first << (128 - level_start(direct->level));
 	uint32_t id = FIB_NO_ROUTE;
 	struct node *node = NULL;
@@ -445,6 +493,8 @@ static void direct_fill_group(struct fib *fib, struct direct *direct, size_t fir
 			id = slot_peek(longest);
 		handle = node->children >> v & 1 ? slot_peek(child_slot(node, v)) : 0;
 	}
+	if (!handle && id == FIB_NO_ROUTE && !direct_used(direct, first))
+		return;
 	unsigned int v = first % 64;
 	for (size_t i = 0; i < n; i++, v++) {
 		uint32_t entry_id = id;
@@ -456,11 +506,7 @@ static void direct_fill_group(struct fib *fib, struct direct *direct, size_t fir
 			if (node->children >> v & 1)
 				child = slot_peek(child_slot(node, v));
 		}
-		direct_entry entry = (direct_entry)child << 32 | (uint32_t)~entry_id;
-		_Atomic direct_entry *slot = &direct->entries[first + i];
-		/* Not storing what is there already leaves untouched pages without memory. */
-		if (atomic_load_explicit(slot, memory_order_relaxed) != entry)
-			atomic_store_explicit(slot, entry, memory_order_release);
+		direct_set(fib, direct, first + i, child, entry_id);
 	}
 }
 
@@ -480,34 +526,45 @@ static void direct_fill(struct fib *fib, struct direct *direct, size_t first, si
 static void direct_update(struct fib *fib, addr_bits addr, unsigned int len)
 {
 	struct direct *direct = direct_get(fib);
-
-	if (!direct)
-		return;
 	unsigned int start = level_start(direct->level);
 	size_t first = (size_t)((addr & mask(len)) >> (128 - start));
 	direct_fill(fib, direct, first, len < start ? (size_t)1 << (start - len) : 1);
+}
+
+/* The nodes that most look-ups have to go through: up to those of /24 and of /48. */
+static unsigned int steps_from(const struct fib *fib, unsigned int level)
+{
+	return level_of(fib->addr_len == 32 ? 24 : 48) + 1 - level;
 }
 
 /* NULL without memory. */
 static struct direct *direct_create(struct fib *fib, unsigned int level)
 {
 	size_t n = (size_t)1 << level_start(level);
-	size_t bytes = sizeof(struct direct) + n * sizeof(direct_entry);
-	bytes = (bytes + PAGE - 1) / PAGE * PAGE;
-
+	size_t entries_bytes = n * sizeof(direct_entry); /* whole pages */
+	size_t n_pages = entries_bytes / PAGE;
+	size_t meta_bytes = sizeof(struct direct) + (n_pages + 63) / 64 * sizeof(uint64_t);
 	size_t taken = fib_arena_bytes(&fib->arena) + fib->direct_bytes;
-	if (taken > fib->config.max_bytes || bytes > fib->config.max_bytes - taken)
+
+	if (taken > fib->config.max_bytes || entries_bytes + PAGE > fib->config.max_bytes - taken)
 		return NULL;
-	if (fib->config.may_allocate && !fib->config.may_allocate(fib->config.ctx, bytes))
+	if (fib->config.may_allocate && !fib->config.may_allocate(fib->config.ctx, entries_bytes))
 		return NULL;
-	struct direct *direct =
-		mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (direct == MAP_FAILED)
+	uint8_t *map = mmap(NULL, entries_bytes + PAGE, PROT_READ | PROT_WRITE,
+		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (map == MAP_FAILED)
 		return NULL;
-	direct->level = level;
-	direct->shift = 64 - level_start(level);
-	direct->bytes = bytes;
-	fib->direct_bytes += bytes;
+	assert(meta_bytes <= PAGE);
+	struct direct *direct = (struct direct *)(map + entries_bytes);
+	*direct = (struct direct){
+		.entries = (_Atomic direct_entry *)map,
+		.level = level,
+		.steps = steps_from(fib, level),
+		.map_bytes = entries_bytes + PAGE,
+		.touched = (uint64_t *)(direct + 1),
+		.bytes = PAGE,
+	};
+	fib->direct_bytes += direct->bytes;
 	direct_fill(fib, direct, 0, n);
 	return direct;
 }
@@ -520,27 +577,26 @@ static void direct_adapt(struct fib *fib)
 {
 	size_t count = fib_count(fib);
 	struct direct *old = direct_get(fib);
-	unsigned int have = old ? old->level : 0, want = 0;
+	unsigned int have = old->level, want = 0;
 
-	for (size_t i = 0; i < sizeof(direct_steps) / sizeof(direct_steps[0]); i++) {
+	const struct direct_step *s = fib->addr_len == 32 ? steps_v4 : steps_v6;
+	for (; s->level > 0; s++) {
 		/* It is kept until the table has shrunk to half, lest it come and go. */
-		size_t routes = direct_steps[i].routes;
-		if (have >= direct_steps[i].level)
-			routes /= 2;
-		if (count >= routes)
-			want = direct_steps[i].level;
+		if (count >= (have >= s->level ? s->routes / 2 : s->routes))
+			want = s->level;
 	}
 	if (want == have || (want > have && count < fib->direct_retry))
 		return;
-	struct direct *direct = want ? direct_create(fib, want) : NULL;
-	if (want && !direct) {
-		fib->direct_retry = count + count / 4;
+	struct direct *direct = want > 0 ? direct_create(fib, want) : NULL;
+	fib->direct_retry = direct || want == 0 ? 0 : count + count / 4;
+	if (!direct) {
 		if (want > have)
 			return;
+		direct = &fib->least;
+		direct_fill(fib, direct, 0, 2);
 	}
-	fib->direct_retry = 0;
 	atomic_store_explicit(&fib->direct, direct, memory_order_release);
-	if (old)
+	if (old != &fib->least)
 		direct_retire(fib, old);
 }
 
@@ -552,9 +608,10 @@ struct fib *fib_create(int family, const struct fib_config *config)
 		errno = EAFNOSUPPORT;
 		return NULL;
 	}
-	struct fib *fib = calloc(1, sizeof(*fib));
+	struct fib *fib = aligned_alloc(_Alignof(struct fib), sizeof(*fib));
 	if (!fib)
 		return NULL;
+	memset(fib, 0, sizeof(*fib));
 	if (config)
 		fib->config = *config;
 	if (fib->config.max_bytes == 0)
@@ -569,7 +626,11 @@ struct fib *fib_create(int family, const struct fib_config *config)
 		return NULL;
 	}
 	fib->addr_len = family == AF_INET ? 32 : 128;
+	fib->base = fib->arena.base;
 	slot_init(&fib->default_id, FIB_NO_ROUTE);
+	fib->least.entries = fib->least_entries;
+	fib->least.steps = steps_from(fib, 0);
+	atomic_init(&fib->direct, &fib->least);
 	update_memory(fib);
 	return fib;
 }
@@ -583,7 +644,7 @@ void fib_destroy(struct fib *fib)
 		direct_free(fib, direct);
 		direct = next;
 	}
-	if (direct_get(fib))
+	if (direct_get(fib) != &fib->least)
 		direct_free(fib, direct_get(fib));
 	fib_arena_fini(&fib->arena);
 	free(fib);
@@ -858,128 +919,152 @@ int fib_get(const struct fib *fib, const void *addr, unsigned int len, uint32_t 
 
 /* ---- look-up --------------------------------------------------------------------------------- */
 
-/*
- * The part of an address that is still to be matched, on top. IPv4 fits in a register; the shifts
- * by constants make the IPv6 one cheap too.
- */
-static inline uint64_t load_key4(const void *addr)
+#define ALWAYS_INLINE inline __attribute__((always_inline))
+
+/* What of an address is still to be matched, on top. IPv4 leaves `lo` alone. */
+struct key {
+	uint64_t hi, lo;
+};
+
+/* `v6` is a constant wherever these are used, so that each family gets its own code. */
+static ALWAYS_INLINE struct key key_load(const void *addr, bool v6)
 {
-	uint32_t word;
+	struct key key = {0, 0};
 
-	memcpy(&word, addr, sizeof(word));
-	return (uint64_t)__builtin_bswap32(word) << 32;
-}
-
-static inline addr_bits load_key6(const void *addr)
-{
-	uint64_t words[2];
-
-	memcpy(words, addr, sizeof(words));
-	return (addr_bits)__builtin_bswap64(words[0]) << 64 | __builtin_bswap64(words[1]);
-}
-
-/*
- * The same code for both families, on keys of type KEY. Where a look-up begins: `handle` and `id`
- * are set, and the key is what follows.
- */
-#define DEFINE_LOOKUP(FAMILY, KEY, KEY_BITS)                                                       \
-	static inline void begin##FAMILY(const struct fib *fib, const struct direct *direct,       \
-		KEY *key, fib_handle *handle, uint32_t *id)                                        \
-	{                                                                                          \
-		if (direct) {                                                                      \
-			uint64_t upper = (uint64_t)(*key >> (KEY_BITS - 64));                      \
-			direct_entry entry = atomic_load_explicit(                                 \
-				&direct->entries[upper >> direct->shift], memory_order_acquire);   \
-			*handle = (fib_handle)(entry >> 32);                                       \
-			*id = ~(uint32_t)entry;                                                    \
-			*key <<= level_start(direct->level);                                       \
-		} else {                                                                           \
-			*handle = top_get(fib, (unsigned int)(*key >> (KEY_BITS - 1)));            \
-			*id = FIB_NO_ROUTE;                                                        \
-			*key <<= 1;                                                                \
-		}                                                                                  \
-	}                                                                                          \
-                                                                                                   \
-	/* One node: returns the child's handle or 0; sets `longest` if a prefix matches. */       \
-	static inline fib_handle step##FAMILY(                                                     \
-		const struct fib *fib, fib_handle handle, KEY *key, _Atomic uint32_t **longest)    \
-	{                                                                                          \
-		struct node *node = node_at(fib, handle);                                          \
-		unsigned int v = (unsigned int)(*key >> (KEY_BITS - STRIDE));                      \
-		_Atomic uint32_t *slot = longest_slot(node, v);                                    \
-		if (slot)                                                                          \
-			*longest = slot;                                                           \
-		if (!(node->children >> v & 1))                                                    \
-			return 0;                                                                  \
-		*key <<= STRIDE;                                                                   \
-		return slot_get(child_slot(node, v));                                              \
-	}                                                                                          \
-                                                                                                   \
-	static uint32_t lookup##FAMILY(const struct fib *fib, const void *addr)                    \
-	{                                                                                          \
-		KEY key = load_key##FAMILY(addr);                                                  \
-		_Atomic uint32_t *longest = NULL;                                                  \
-		fib_handle handle;                                                                 \
-		uint32_t id;                                                                       \
-                                                                                                   \
-		begin##FAMILY(fib, direct_get(fib), &key, &handle, &id);                           \
-		while (handle)                                                                     \
-			handle = step##FAMILY(fib, handle, &key, &longest);                        \
-		if (longest)                                                                       \
-			id = slot_get(longest);                                                    \
-		return id != FIB_NO_ROUTE ? id : default_get(fib);                                 \
-	}                                                                                          \
-                                                                                                   \
-	/* All lanes take one step, and fetch what they need for the next, in turn. */             \
-	static void lookup_lanes##FAMILY(                                                          \
-		const struct fib *fib, const void *const addrs[], uint32_t ids[], unsigned int n)  \
-	{                                                                                          \
-		const struct direct *direct = direct_get(fib);                                     \
-		KEY keys[BULK_LANES];                                                              \
-		fib_handle handles[BULK_LANES];                                                    \
-		_Atomic uint32_t *longest[BULK_LANES];                                             \
-		uint8_t active[BULK_LANES];                                                        \
-		unsigned int n_active = 0;                                                         \
-                                                                                                   \
-		for (unsigned int i = 0; i < n; i++) {                                             \
-			keys[i] = load_key##FAMILY(addrs[i]);                                      \
-			if (direct)                                                                \
-				__builtin_prefetch(                                                \
-					&direct->entries[(uint64_t)(keys[i] >> (KEY_BITS - 64)) >> \
-							 direct->shift]);                          \
-		}                                                                                  \
-		for (unsigned int i = 0; i < n; i++) {                                             \
-			longest[i] = NULL;                                                         \
-			begin##FAMILY(fib, direct, &keys[i], &handles[i], &ids[i]);                \
-			__builtin_prefetch(node_at(fib, handles[i]));                              \
-			active[n_active] = (uint8_t)i;                                             \
-			n_active += handles[i] != 0;                                               \
-		}                                                                                  \
-		while (n_active > 0) {                                                             \
-			unsigned int still = 0;                                                    \
-			for (unsigned int j = 0; j < n_active; j++) {                              \
-				unsigned int i = active[j];                                        \
-				handles[i] = step##FAMILY(fib, handles[i], &keys[i], &longest[i]); \
-				__builtin_prefetch(node_at(fib, handles[i]));                      \
-				active[still] = (uint8_t)i;                                        \
-				still += handles[i] != 0;                                          \
-			}                                                                          \
-			n_active = still;                                                          \
-		}                                                                                  \
-		for (unsigned int i = 0; i < n; i++) {                                             \
-			if (longest[i])                                                            \
-				ids[i] = slot_get(longest[i]);                                     \
-			if (ids[i] == FIB_NO_ROUTE)                                                \
-				ids[i] = default_get(fib);                                         \
-		}                                                                                  \
+	if (v6) {
+		memcpy(&key, addr, sizeof(key));
+		key.hi = __builtin_bswap64(key.hi);
+		key.lo = __builtin_bswap64(key.lo);
+	} else {
+		uint32_t word;
+		memcpy(&word, addr, sizeof(word));
+		key.hi = (uint64_t)__builtin_bswap32(word) << 32;
 	}
+	return key;
+}
 
-DEFINE_LOOKUP(4, uint64_t, 64)
-DEFINE_LOOKUP(6, addr_bits, 128)
+/* Takes the first `n` bits (0 < n < 64) off. */
+static ALWAYS_INLINE unsigned int key_take(struct key *key, unsigned int n, bool v6)
+{
+	unsigned int bits = (unsigned int)(key->hi >> (64 - n));
+
+	key->hi <<= n;
+	if (v6) {
+		key->hi |= key->lo >> (64 - n);
+		key->lo <<= n;
+	}
+	return bits;
+}
+
+static ALWAYS_INLINE const _Atomic direct_entry *direct_at(
+	const struct direct *direct, const struct key *key)
+{
+	return &direct->entries[key->hi >> (64 - level_start(direct->level))];
+}
+
+/*
+ * One node for a look-up that goes on with the six bits `v`: returns the child's handle or 0, and
+ * sets `*longest` to the slot of the longest match if there is one. Handle 0 is a node too, one
+ * without prefixes or children, as page 0 of the arena is all zeros. No branches: whether there is
+ * a match or a child is as good as random, and a wrong guess costs more than all the rest.
+ */
+static ALWAYS_INLINE fib_handle step(
+	const uint8_t *base, fib_handle handle, unsigned int v, const _Atomic uint32_t **longest)
+{
+	const struct node *node = (const struct node *)(base + (size_t)handle * FIB_ARENA_UNIT);
+	uint64_t match = node->prefixes & covering[v];
+	unsigned int n_children = popcount(node->children);
+	unsigned int rank = popcount(node->prefixes & ((match & -match) - 1));
+	const _Atomic uint32_t *slot = &node->slots[n_children + rank];
+	uintptr_t found = -(uintptr_t)(match != 0);
+
+	*longest = (const _Atomic uint32_t *)(((uintptr_t)slot & found) |
+					      ((uintptr_t)*longest & ~found));
+
+	/* Without a child the first slot is read, which every node has, for nothing. */
+	uint32_t child = -(uint32_t)(node->children >> v & 1);
+	unsigned int at = popcount(node->children & below(v)) & child;
+	return atomic_load_explicit(&node->slots[at], memory_order_acquire) & child;
+}
+
+static ALWAYS_INLINE uint32_t lookup_one(const struct fib *fib, const void *addr, bool v6)
+{
+	const struct direct *direct = direct_get(fib);
+	const uint8_t *base = fib->base;
+	struct key key = key_load(addr, v6);
+	direct_entry entry = atomic_load_explicit(direct_at(direct, &key), memory_order_acquire);
+	const _Atomic uint32_t *longest = NULL;
+
+	key_take(&key, level_start(direct->level), v6);
+	fib_handle handle = (fib_handle)(entry >> 32);
+	for (unsigned int i = 0; i < direct->steps; i++)
+		handle = step(base, handle, key_take(&key, STRIDE, v6), &longest);
+	while (handle)
+		handle = step(base, handle, key_take(&key, STRIDE, v6), &longest);
+	uint32_t id =
+		longest ? atomic_load_explicit(longest, memory_order_acquire) : ~(uint32_t)entry;
+	return id != FIB_NO_ROUTE ? id : default_get(fib);
+}
 
 uint32_t fib_lookup(const struct fib *fib, const void *addr)
 {
-	return fib->addr_len == 32 ? lookup4(fib, addr) : lookup6(fib, addr);
+	return fib->addr_len == 32 ? lookup_one(fib, addr, false) : lookup_one(fib, addr, true);
+}
+
+/* All lanes take a step in turn, and fetch what they need for their next. */
+static ALWAYS_INLINE void lookup_lanes(
+	const struct fib *fib, const void *const addrs[], uint32_t ids[], unsigned int n, bool v6)
+{
+	const struct direct *direct = direct_get(fib);
+	const uint8_t *base = fib->base;
+	struct key keys[BULK_LANES];
+	fib_handle handles[BULK_LANES];
+	const _Atomic uint32_t *longest[BULK_LANES];
+	uint8_t deep[BULK_LANES];
+	unsigned int n_deep = 0;
+
+	for (unsigned int i = 0; i < n; i++) {
+		keys[i] = key_load(addrs[i], v6);
+		__builtin_prefetch((const void *)direct_at(direct, &keys[i]));
+	}
+	for (unsigned int i = 0; i < n; i++) {
+		direct_entry entry =
+			atomic_load_explicit(direct_at(direct, &keys[i]), memory_order_acquire);
+		key_take(&keys[i], level_start(direct->level), v6);
+		handles[i] = (fib_handle)(entry >> 32);
+		__builtin_prefetch(base + (size_t)handles[i] * FIB_ARENA_UNIT);
+		ids[i] = ~(uint32_t)entry;
+		longest[i] = NULL;
+	}
+	for (unsigned int s = 0; s < direct->steps; s++) {
+		for (unsigned int i = 0; i < n; i++) {
+			handles[i] =
+				step(base, handles[i], key_take(&keys[i], STRIDE, v6), &longest[i]);
+			__builtin_prefetch(base + (size_t)handles[i] * FIB_ARENA_UNIT);
+		}
+	}
+	for (unsigned int i = 0; i < n; i++) {
+		deep[n_deep] = (uint8_t)i;
+		n_deep += handles[i] != 0;
+	}
+	while (n_deep > 0) {
+		unsigned int still = 0;
+		for (unsigned int j = 0; j < n_deep; j++) {
+			unsigned int i = deep[j];
+			handles[i] =
+				step(base, handles[i], key_take(&keys[i], STRIDE, v6), &longest[i]);
+			__builtin_prefetch(base + (size_t)handles[i] * FIB_ARENA_UNIT);
+			deep[still] = (uint8_t)i;
+			still += handles[i] != 0;
+		}
+		n_deep = still;
+	}
+	for (unsigned int i = 0; i < n; i++) {
+		if (longest[i])
+			ids[i] = atomic_load_explicit(longest[i], memory_order_acquire);
+		if (ids[i] == FIB_NO_ROUTE)
+			ids[i] = default_get(fib);
+	}
 }
 
 void fib_lookup_bulk(
@@ -988,9 +1073,9 @@ void fib_lookup_bulk(
 	while (n > 0) {
 		unsigned int lanes = n < BULK_LANES ? n : BULK_LANES;
 		if (fib->addr_len == 32)
-			lookup_lanes4(fib, addrs, ids, lanes);
+			lookup_lanes(fib, addrs, ids, lanes, false);
 		else
-			lookup_lanes6(fib, addrs, ids, lanes);
+			lookup_lanes(fib, addrs, ids, lanes, true);
 		addrs += lanes;
 		ids += lanes;
 		n -= lanes;
@@ -1024,7 +1109,7 @@ static uint64_t prefix_starts(uint64_t prefixes)
 	uint64_t starts = 0;
 
 	for (; prefixes; prefixes &= prefixes - 1) {
-		unsigned int heap = (unsigned int)__builtin_ctzll(prefixes) + 1;
+		unsigned int heap = 63 - (unsigned int)__builtin_ctzll(prefixes); /* 2^r + value */
 		unsigned int r = 31 - (unsigned int)__builtin_clz(heap);
 		starts |= 1ull << ((heap - (1u << r)) << (STRIDE - r));
 	}
@@ -1044,7 +1129,7 @@ static bool walk_node(struct walk *walk, fib_handle handle, addr_bits addr, unsi
 		for (unsigned int r = 0; r < STRIDE; r++) {
 			if (v & below(STRIDE - r))
 				continue;
-			unsigned int bit = (1u << r) - 1 + (v >> (STRIDE - r));
+			unsigned int bit = NODE_BIT(r, v);
 			if (!(node->prefixes >> bit & 1))
 				continue;
 			if (!walk_prefix(walk, at, start + r, slot_peek(prefix_slot(node, bit))))

@@ -17,3 +17,13 @@ $(B)/tests/dataplane/fib_test: $(B)/obj/dataplane/fib_test.o $(B)/obj/dataplane/
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS) -o $@ $^ -lcmocka -lpthread
 UNIT_TESTS += $(B)/tests/dataplane/fib_test
+
+# Against DPDK's tables.
+$(B)/obj/dataplane/fib_bench.o: MOD_CFLAGS += $(shell pkg-config --cflags libdpdk)
+$(B)/bench/fib_bench: $(B)/obj/dataplane/fib_bench.o $(LIBFIB)
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -o $@ $^ $(shell pkg-config --libs libdpdk) -lm
+
+.PHONY: bench-fib
+bench-fib: $(B)/bench/fib_bench ## Compare the FIB with DPDK's (about 3 minutes)
+	$<
