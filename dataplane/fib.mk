@@ -18,6 +18,12 @@ $(B)/tests/dataplane/fib_test: $(B)/obj/dataplane/fib_test.o $(B)/obj/dataplane/
 	$(CC) $(LDFLAGS) -o $@ $^ -lcmocka -lpthread
 UNIT_TESTS += $(B)/tests/dataplane/fib_test
 
+FIB_FUZZ_SOURCES := dataplane/fib_fuzz.c dataplane/fib_oracle.c $(FIB_SOURCES)
+$(B)/fuzz/fib: $(FIB_FUZZ_SOURCES) dataplane/fib.h dataplane/fib_arena.h dataplane/fib_oracle.h
+	@mkdir -p $(@D)
+	clang $(CPPFLAGS) $(FUZZ_CFLAGS) -o $@ $(FIB_FUZZ_SOURCES)
+FUZZERS += $(B)/fuzz/fib
+
 # Against DPDK's tables.
 $(B)/obj/dataplane/fib_bench.o: MOD_CFLAGS += $(shell pkg-config --cflags libdpdk)
 $(B)/bench/fib_bench: $(B)/obj/dataplane/fib_bench.o $(LIBFIB)

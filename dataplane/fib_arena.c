@@ -6,6 +6,12 @@
 #include <stdbool.h>
 #include <sys/mman.h>
 
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer) && !defined(__SANITIZE_ADDRESS__)
+#define __SANITIZE_ADDRESS__ 1 /* as GCC says it */
+#endif
+#endif
+
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>
 #define POISON(p, n) ASAN_POISON_MEMORY_REGION(p, n)
@@ -47,6 +53,7 @@ int fib_arena_init(struct fib_arena *arena, size_t bytes)
 		      ~(size_t)(FIB_ARENA_PAGE - 1);
 	size_t map_bytes = info + n_pages * FIB_ARENA_PAGE;
 	uint8_t *map = mmap(NULL, map_bytes, PROT_READ | PROT_WRITE,
+		/* cppcheck-suppress invalidFunctionArg */
 		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (map == MAP_FAILED)
 		return ENOMEM;

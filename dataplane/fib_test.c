@@ -49,7 +49,7 @@ static unsigned int parse(const char *text, uint8_t addr[16])
 	char *slash = strchr(buf, '/');
 	if (slash) {
 		*slash = '\0';
-		len = (unsigned int)atoi(slash + 1);
+		len = (unsigned int)strtoul(slash + 1, NULL, 10);
 	}
 	assert_int_equal(inet_pton(strchr(buf, ':') ? AF_INET6 : AF_INET, buf, addr), 1);
 	return len;
