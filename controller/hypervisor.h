@@ -60,7 +60,7 @@ struct hv_vm_spec {
 	char uuid[HV_UUID_LEN];      /* lower-case text form; kept for the VM's life */
 	const char *role;            /* "pvm" or "cvm"; kept in the domain's metadata */
 	const char *owner;           /* whom this VM serves, e.g. "port/green-a"; metadata */
-	uint64_t memory_kib;         /* raised a little where TCG's dirty tracking needs it */
+	uint64_t memory_kib;         /* libvirt rounds it up to a MiB */
 	const char *kernel, *initrd; /* paths on the server */
 	const char *cmdline;         /* whole kernel command line */
 	const char *console_log;     /* path on the server, started anew; NULL: a pty */
