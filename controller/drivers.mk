@@ -14,7 +14,7 @@ $(LIBDRIVERS): $(DRIVERS_SOURCES:%.c=$(B)/obj/%.o)
 DRIVERS_OVS_OBJECTS := $(addprefix $(B)/obj/controller/,fabric.o fabric_flows.o)
 $(DRIVERS_OVS_OBJECTS): MOD_CPPFLAGS += $(OVS_CPPFLAGS)
 $(DRIVERS_OVS_OBJECTS): | $(DEPS)/ovs.stamp
-$(B)/obj/controller/hypervisor_xml.o: MOD_CPPFLAGS += -isystem /usr/include/libxml2
+$(B)/obj/controller/hypervisor_xml.o $(B)/obj/controller/hypervisor_xml_test.o: MOD_CPPFLAGS += -isystem /usr/include/libxml2
 
 # Lets tests use the drivers as edgeplexd does.
 DRIVERS_SHELL := $(B)/tests/controller/drivers_shell
@@ -22,3 +22,11 @@ PROGRAMS += $(DRIVERS_SHELL)
 $(DRIVERS_SHELL): $(B)/obj/tests/controller/drivers_shell.o $(LIBDRIVERS) $(LIBCOMMON)
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS) -o $@ $^ $(DRIVERS_LIBS) $(COMMON_LIBS)
+
+define drivers_unit_test
+$(B)/tests/controller/$(1)_test: $(B)/obj/controller/$(1)_test.o $(B)/obj/controller/$(1).o $(LIBCOMMON)
+	@mkdir -p $$(@D)
+	$(CC) $(LDFLAGS) -o $$@ $$^ -lxml2 $(COMMON_LIBS) -lcmocka
+UNIT_TESTS += $(B)/tests/controller/$(1)_test
+endef
+$(foreach t,fabric_rules hypervisor_xml,$(eval $(call drivers_unit_test,$(t))))

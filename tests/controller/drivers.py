@@ -14,7 +14,7 @@ import uuid
 from lib.lab import wait_until
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-SHELL = f"{TOP}/build/tests/controller/drivers_shell"
+SHELL = f"{TOP}/{os.environ.get('B', 'build')}/tests/controller/drivers_shell"
 SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
 SWITCHD = "/usr/lib/openvswitch-switch/ovs-vswitchd"
 if not os.path.exists(SWITCHD):
