@@ -479,19 +479,23 @@ static void pvm_show(struct api_request *request)
 	request->answer = pvm_json(request, &port);
 }
 
+/* Is there a {name} of this kind? If not, a problem is set. */
+static bool is_known(struct api_request *request, const char *kind)
+{
+	struct port port;
+	struct cvm cvm;
+	struct store *store = request->api->store;
+	if (strcmp(kind, "port") == 0)
+		return registry_find_port(store, request->name, &port, &request->problem) == 0;
+	return registry_find_cvm(store, request->name, &cvm, &request->problem) == 0;
+}
+
 /* Calls a method of the guest of `kind`/{name} and answers with its result. */
 static void ask_guest(
 	struct api_request *request, const char *kind, const char *method, const cJSON *params)
 {
 	char object[48];
-	struct port port;
-	struct cvm cvm;
-	bool known = strcmp(kind, "port") == 0
-			     ? registry_find_port(request->api->store, request->name, &port,
-				       &request->problem) == 0
-			     : registry_find_cvm(request->api->store, request->name, &cvm,
-				       &request->problem) == 0;
-	if (!known)
+	if (!is_known(request, kind))
 		return;
 	snprintf(object, sizeof(object), "%s/%.30s", kind, request->name);
 	fleet_vm_call(request->api->fleet, object, method, params, GUEST_QUERY_MS, &request->answer,
@@ -574,6 +578,8 @@ static void send_signal(struct api_request *request, const char *kind)
 	const cJSON *signal = cJSON_GetObjectItemCaseSensitive(request->body, "signal");
 	const cJSON *item;
 	char object[48];
+	if (!is_known(request, kind))
+		return;
 	if (!cJSON_IsString(process))
 		problem_field(&request->problem, "/process", "name a process of the VM",
 			"is missing, or not a string");

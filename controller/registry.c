@@ -727,14 +727,14 @@ int registry_port_create(struct store *store, struct port *port, struct operatio
 	port->state = PORT_CREATING;
 	if (check_new_port(store, port, &site, problem) != 0)
 		goto out;
-	if (place(store, &site, site.pvm_memory_kib, port->wanted_server, reachable, ctx,
-		    &port->server_id, port->server, problem) != 0)
-		goto out;
 	if (store_port_insert(store, port) != 0) {
 		database_failed(store, problem);
 		goto out;
 	}
 	if (give_port(store, port, &site, problem) != 0)
+		goto out;
+	if (place(store, &site, site.pvm_memory_kib, port->wanted_server, reachable, ctx,
+		    &port->server_id, port->server, problem) != 0)
 		goto out;
 	if (store_port_update(store, port) != 0) {
 		database_failed(store, problem);

@@ -1,0 +1,479 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The API of a real edgeplexd, with a real edge switch and without virtual machines.
+
+What needs a server, a CVM or a port that exists gets them as rows of the database, marked as not
+started, so that nothing tries to run them.
+"""
+
+import json
+import signal
+import socket
+import subprocess
+import threading
+
+import pytest
+
+from daemon import Daemon
+from drivers import Switch
+from lib.lab import Lab, wait_until
+
+# A server that nothing answers for, CVMs, and two ports at site a. A port has two VLANs.
+SEED = """
+INSERT INTO servers VALUES (1, 'a-left', 1, 'qemu:///system?socket=/nonexistent/sock', 'br0',
+    'trunk-left', 4096);
+INSERT INTO cvms VALUES (1, 1, 1, '00000000-0000-4000-8000-000000000001', 100, 101, '100.64.1.1',
+    0, 0);
+INSERT INTO ports VALUES (1, 'green-a', 1, 1, 'cust1', 0, 1500, NULL, '');
+INSERT INTO port_addresses VALUES (1, 0, '192.168.1.1/30');
+INSERT INTO ce_neighbors VALUES (1, 0, '192.168.1.2', 65101, 0);
+INSERT INTO pvms VALUES (1, 1, 1, '00000000-0000-4000-8000-000000000002', 1000, 102, 103, 1,
+    '100.64.1.10', 0, 0, 0);
+INSERT INTO allocations VALUES (1, 'vlan', 100, 'cvm/a'), (1, 'vlan', 101, 'cvm/a'),
+    (1, 'vlan', 102, 'port/green-a'), (1, 'vlan', 103, 'port/green-a'),
+    (1, 'label', 1000, 'port/green-a'), (1, 'inside', 10, 'port/green-a'),
+    (0, 'rd', 1, 'port/green-a');
+"""
+
+
+def site(name="a", n=1, **changes):
+    """A site's object."""
+    return {"name": name, "asn": 65000, "pe_address": f"10.0.0.{n}",
+            "core": {"switch_port": "core", "address": f"192.0.2.{4 * n + 2}/30",
+                     "gateway": f"192.0.2.{4 * n + 1}", "route_reflectors": ["10.0.0.100"]},
+            "transport_label": 16000 + n, **changes}
+
+
+def server(**changes):
+    """A server's object, whose libvirt doesn't exist."""
+    return {"name": "a-right", "site": "a", "uri": "qemu:///system?socket=/nonexistent/right",
+            "bridge": "br0", "trunk": "trunk-right", **changes}
+
+
+def port(**changes):
+    """A port's object that would be accepted if its server were reachable."""
+    return {"name": "red-a", "customer": "red", "site": "a", "switch_port": "cust2",
+            "addresses": ["192.168.1.1/30"], "ce": [{"address": "192.168.1.2", "asn": 65201}],
+            **changes}
+
+
+class Bench:
+    """A switch with sites a and b, a controller, customers green and red."""
+
+    def __init__(self, lab):
+        self.switch = Switch(lab, lab.netns("edge"), "ovs")
+        ports = ["core", "trunk-left", "trunk-right", "cust1", "cust2"]
+        self.targets = []
+        for bridge in ("edge-a", "edge-b"):
+            prefix = bridge[-1]
+            names = ports if prefix == "a" else [f"b-{name}" for name in ports]
+            self.targets.append(self.switch.add_bridge(bridge, []))
+            for name in names:
+                self.switch.vsctl("add-port", bridge, name, "--", "set", "interface", name,
+                                  "type=internal")
+        self.api = Daemon(lab)
+        assert self.api("POST", "/v1/sites", site(switch=self.targets[0])).status == 201
+        for name in ("green", "red"):
+            assert self.api("POST", "/v1/customers", {"name": name}).status == 201
+        assert self.api.stop(signal.SIGTERM) == 0
+        self.api.seed(SEED)
+        self.api.start()
+
+
+@pytest.fixture(name="bench", scope="module")
+def _bench():
+    with Lab("api") as lab:
+        yield Bench(lab)
+
+
+@pytest.fixture(name="api")
+def _api(bench):
+    return bench.api
+
+
+def refused(api, answer, status, field=None, *words):
+    """The answer is a problem that names the field, and the words; nothing was changed."""
+    assert answer.status == status, answer
+    assert answer.type == "application/problem+json"
+    assert answer.body["status"] == status and answer.body["title"]
+    text = json.dumps(answer.body, ensure_ascii=False)
+    if field is not None:
+        assert field in [error["field"] for error in answer.body["errors"]], answer
+        assert all(error["fix"] and error["detail"] for error in answer.body["errors"])
+    for word in words:
+        assert word in text, f"{word} is not in {text}"
+    assert api("GET", "/v1/health").status == 200
+
+
+@pytest.fixture(name="changes")
+def _changes():
+    """Marks a test that may change something."""
+
+
+@pytest.fixture(autouse=True)
+def _nothing_changes(request, bench):
+    """A test that refuses things must find everything as it was."""
+    before = bench.api.snapshot()
+    yield
+    if "changes" not in request.fixturenames:
+        assert bench.api.snapshot() == before
+
+
+# ---- sites ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("changes, field", [
+    ({"name": "A"}, "/name"),
+    ({"asn": 0}, "/asn"),
+    ({"asn": "65000"}, "/asn"),
+    ({"pe_address": "10.0.0.300"}, "/pe_address"),
+    ({"pe_address": "10.0.0.1"}, "/pe_address"),
+    ({"transport_label": 16001}, "/transport_label"),
+    ({"transport_label": 5}, "/transport_label"),
+    ({"inside": "100.64.1.0/24"}, "/inside"),
+    ({"inside": "100.64.1.7/24"}, "/inside"),
+    ({"labels": "5-1"}, "/labels"),
+    ({"vlans": "1-5000"}, "/vlans"),
+    ({"switch": "edge.mgmt"}, "/switch"),
+    ({"core": None}, "/core"),
+    ({"swtich": "x"}, "/swtich"),
+])
+def test_wrong_sites(bench, changes, field):
+    body = {**site("c", 3, switch=bench.targets[1]), **changes}
+    refused(bench.api, bench.api("POST", "/v1/sites", body), 422, field)
+
+
+@pytest.mark.parametrize("changes, field", [
+    ({"switch_port": "cor"}, "/core/switch_port"),
+    ({"address": "192.0.2.15/30"}, "/core/address"),
+    ({"gateway": "192.0.2.99"}, "/core/gateway"),
+    ({"route_reflectors": []}, "/core/route_reflectors"),
+    ({"route_reflectors": ["x"]}, "/core/route_reflectors/0"),
+    ({"mtu": 100}, "/core/mtu"),
+    ({"mut": 1500}, "/core/mut"),
+])
+def test_wrong_core_links(bench, changes, field):
+    body = site("c", 3, switch=bench.targets[1])
+    body["core"].update({"switch_port": "b-core", **changes})
+    refused(bench.api, bench.api("POST", "/v1/sites", body), 422, field)
+
+
+def test_switch_out_of_reach(api):
+    refused(api, api("POST", "/v1/sites", site("c", 3, switch="unix:/nonexistent/edge.mgmt")),
+            503, None, "unix:/nonexistent/edge.mgmt", "check")
+
+
+def test_site_names_are_unique(bench):
+    refused(bench.api, bench.api("POST", "/v1/sites", site("a", 3, switch=bench.targets[1])), 409)
+
+
+def test_site_in_use(api):
+    refused(api, api("DELETE", "/v1/sites/a"), 409, None, "green-a")
+
+
+@pytest.mark.parametrize("change, field", [
+    ({"asn": 1}, "/asn"),
+    ({"core": {"gateway": "192.0.2.9"}}, "/core/gateway"),
+    ({"labels": "2000-2999"}, "/labels"),
+    ({"labels": "none"}, "/labels"),
+    ({"lables": "16-99"}, "/lables"),
+])
+def test_wrong_changes_of_a_site(api, change, field):
+    refused(api, api("PATCH", "/v1/sites/a", change), 422, field)
+
+
+@pytest.mark.usefixtures("changes")
+def test_a_site_comes_changes_and_goes(bench):
+    api = bench.api
+    body = site("b", 2, switch=bench.targets[1])
+    body["core"]["switch_port"] = "b-core"
+    answer = api("POST", "/v1/sites", body)
+    assert answer.status == 201 and answer.headers["Location"] == "/v1/sites/b"
+    assert answer.body["inside"] == "100.64.2.0/24" and answer.body["switch_connected"]
+    # From now on the switch is ours, and drops what isn't listed.
+    assert api("PATCH", "/v1/sites/b", {"core": {"route_reflectors": ["10.0.0.101"]}}).status == 200
+    assert api("GET", "/v1/sites/b").body["core"]["route_reflectors"] == ["10.0.0.101"]
+    assert api("DELETE", "/v1/sites/b").status == 200
+    assert api("GET", "/v1/sites/b").status == 404
+
+
+# ---- servers -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("changes, field", [
+    ({"site": "nowhere"}, "/site"),
+    ({"uri": "libvirt"}, "/uri"),
+    ({"uri": "qemu:///system?socket=/nonexistent/sock"}, "/uri"),
+    ({"bridge": ""}, "/bridge"),
+    ({"trunk": "trunk-left"}, "/trunk"),
+    ({"trunk": "core"}, "/trunk"),
+    ({"trunk": "cust1"}, "/trunk"),
+    ({"trunk": "trunk-7"}, "/trunk"),
+    ({"memory_mib": 0}, "/memory_mib"),
+    ({"memory": 1024}, "/memory"),
+])
+def test_wrong_servers(api, changes, field):
+    refused(api, api("POST", "/v1/servers", server(**changes)), 422, field)
+
+
+def test_server_out_of_reach(api):
+    refused(api, api("POST", "/v1/servers", server()), 503, None, "/nonexistent/right", "check")
+
+
+def test_server_in_use(api):
+    refused(api, api("DELETE", "/v1/servers/a-left"), 409, None, "green-a")
+
+
+# ---- customers -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("body, status, field", [
+    ({}, 422, "/name"),
+    ({"name": "Blue"}, 422, "/name"),
+    ({"name": "blue", "vpn_id": 100}, 422, "/vpn_id"),
+    ({"name": "blue", "vpn_id": 70000}, 422, "/vpn_id"),
+    ({"name": "blue", "colour": "blue"}, 422, "/colour"),
+    ([], 422, ""),
+    ({"name": "green"}, 409, None),
+])
+def test_wrong_customers(api, body, status, field):
+    refused(api, api("POST", "/v1/customers", body), status, field)
+
+
+def test_customer_in_use(api):
+    refused(api, api("DELETE", "/v1/customers/green"), 409, None, "green-a")
+
+
+@pytest.mark.usefixtures("changes")
+def test_a_customer_comes_and_goes(api):
+    answer = api("POST", "/v1/customers", {"name": "blue"})
+    assert answer.status == 201 and answer.body["vpn_id"] == 102
+    assert answer.headers["Location"] == "/v1/customers/blue"
+    assert api("DELETE", "/v1/customers/blue").status == 200
+    assert api("GET", "/v1/customers/blue").status == 404
+
+
+# ---- ports and CVMs ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("changes, field", [
+    ({"customer": "blue"}, "/customer"),
+    ({"site": "nowhere"}, "/site"),
+    ({"name": "Red"}, "/name"),
+    ({"switch_port": "cust1"}, "/switch_port"),
+    ({"switch_port": "core"}, "/switch_port"),
+    ({"switch_port": "trunk-left"}, "/switch_port"),
+    ({"vlan": 4095}, "/vlan"),
+    ({"addresses": ["192.168.1.1"]}, "/addresses/0"),
+    ({"addresses": ["192.168.1.0/30"]}, "/addresses/0"),
+    ({"addresses": ["192.168.1.1/30", "192.168.1.2/24"]}, "/addresses/1"),
+    ({"addresses": ["100.64.1.1/30"],
+      "ce": [{"address": "100.64.1.2", "asn": 65201}]}, "/addresses/0"),
+    ({"ce": [{"address": "192.168.1.1", "asn": 65201}]}, "/ce/0/address"),
+    ({"ce": [{"address": "192.168.9.2", "asn": 65201}]}, "/ce/0/address"),
+    ({"ce": [{"address": "192.168.1.2"}]}, "/ce/0/asn"),
+    ({"ce": [{"address": "192.168.1.2", "asn": 65000}]}, "/ce/0/asn"),
+    ({"ce_mac": "52:54:00:12:34"}, "/ce_mac"),
+    ({"server": "b-left"}, "/server"),
+    ({"mtu": 100}, "/mtu"),
+    ({"vlna": 1}, "/vlna"),
+])
+def test_wrong_ports(api, changes, field):
+    refused(api, api("POST", "/v1/ports", port(**changes)), 422, field)
+
+
+def test_overlapping_links_of_one_customer(api):
+    refused(api, api("POST", "/v1/ports", port(customer="green", addresses=["192.168.1.1/29"])),
+            422, "/addresses/0", "192.168.1.1/30", "green-a")
+
+
+def test_other_customers_may_overlap_but_no_server_answers(api):
+    """With the same addresses as green's port nothing is wrong but the server."""
+    refused(api, api("POST", "/v1/ports", port()), 503, None, "libvirtd")
+
+
+@pytest.mark.usefixtures("changes")
+def test_ranges_run_out(api):
+    """The whole range of labels, then of VLANs, in use."""
+    for name, narrow, usual in (("labels", "1000-1000", "1000-1999"),
+                                ("vlans", "100-104", "100-3999")):
+        assert api("PATCH", "/v1/sites/a", {name: narrow}).status == 200
+        refused(api, api("POST", "/v1/ports", port()), 409, None, "exhausted", name)
+        assert api("PATCH", "/v1/sites/a", {name: usual}).status == 200
+
+
+def test_names_of_ports_are_unique(api):
+    refused(api, api("POST", "/v1/ports", port(name="green-a")), 409, None, "green-a")
+
+
+@pytest.mark.parametrize("change, field", [
+    ({"customer": "red"}, "/customer"),
+    ({"vlan": 7}, "/vlan"),
+    ({"addresses": ["192.168.1.5/30"]}, "/ce/0/address"),
+    ({"ce": []}, "/ce"),
+    ({"addresse": []}, "/addresse"),
+])
+def test_wrong_changes_of_a_port(api, change, field):
+    refused(api, api("PATCH", "/v1/ports/green-a", change), 422, field)
+
+
+def test_cvms(api):
+    refused(api, api("POST", "/v1/cvms", {"site": "a"}), 409)
+    refused(api, api("POST", "/v1/cvms", {"site": "nowhere"}), 422, "/site")
+    refused(api, api("DELETE", "/v1/cvms/a"), 409, None, "green-a")
+    refused(api, api("DELETE", "/v1/cvms/nowhere"), 404)
+
+
+def test_reading_a_port(api):
+    body = api("GET", "/v1/ports/green-a").body
+    assert body["label"] == 1000 and body["rd"] == "65000:1"
+    assert body["vlans"] == {"cust": 102, "core": 103}
+    assert body["mac"] == "02:ed:02:00:00:01" and body["inside_address"] == "100.64.1.10"
+    assert body["status"] == "down" and body["server"] == "a-left"
+
+
+# ---- HTTP ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("raw", [b"", b"{", b"{} {}", b"\xff\xfe", b"nonsense", b'{"name":"x"\0}',
+                                 b"[" * 5000, b'{"name":"\xc3\x28"'])
+def test_not_json(api, raw):
+    refused(api, api("POST", "/v1/customers", raw=raw), 400)
+
+
+def test_too_large(api):
+    refused(api, api("POST", "/v1/customers", raw=b" " * (1 << 20)), 413)
+
+
+def test_unknown_things(api):
+    for path in ("/", "/v1", "/v1/cities", "/v1/sites/", "/v1/sites/a/b", "/v1/sites/" + "x" * 200,
+                 "/v1/sites/none", "/v1/operations/x", "/v1/operations/99", "/v1/pvms/none/rib"):
+        refused(api, api("GET", path), 404)
+    answer = api("PUT", "/v1/sites", {})
+    refused(api, answer, 405)
+    assert answer.headers["Allow"] == "GET, POST"
+
+
+@pytest.mark.parametrize("query", ["wait_ms=x", "wait_ms=-1", "wait_ms=999999999", "since_step=1e3"])
+def test_wrong_parameters(api, query):
+    refused(api, api("GET", f"/v1/operations/1?{query}"), 422)
+
+
+def test_garbage_on_the_socket(api):
+    for data in (b"\0" * 4096, b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n",
+                 b"POST /v1/sites HTTP/1.1\r\nContent-Length: -5\r\n\r\n",
+                 b"POST /v1/sites HTTP/1.1\r\nContent-Length: 99999999999999999999\r\n\r\n{}"):
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(api.socket)
+            connection.sendall(data)
+    assert api("GET", "/v1/health").status == 200
+
+
+def test_slow_clients_hold_nobody(api):
+    connections = []
+    for _ in range(40):
+        connection = socket.socket(socket.AF_UNIX)
+        connection.connect(api.socket)
+        connection.sendall(b"POST /v1/customers HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\n\r\n{")
+        connections.append(connection)
+    assert api("GET", "/v1/health", timeout=20).status == 200
+    for connection in connections:
+        connection.close()
+
+
+def test_every_route_of_the_document_answers(api):
+    document = api("GET", "/v1/openapi.json").body
+    n = 0
+    for path, methods in document["paths"].items():
+        for method, what in methods.items():
+            real = path.replace("{name}", "no-such").replace("{id}", "0")
+            body = {} if "requestBody" in what else None
+            answer = api(method.upper(), real, body)
+            assert answer.status != 405 and answer.status < 500, (method, path, answer)
+            if "{" in path:
+                assert answer.status == 404, (method, path, answer)
+            elif method == "post":
+                assert answer.status == 422, (method, path, answer)
+            else:
+                assert answer.status == 200, (method, path, answer)
+            n += 1
+    assert n >= 40
+    # What it refers to, it has.
+    text = json.dumps(document)
+    for reference in set(part.split('"')[0] for part in text.split("#/components/schemas/")[1:]):
+        assert reference in document["components"]["schemas"]
+
+
+def test_metrics(api):
+    answer = api("GET", "/metrics")
+    assert answer.type == "text/plain"
+    lines = answer.body.splitlines()
+    assert 'edgeplex_switch_connected{site="a"} 1' in lines
+    assert 'edgeplex_server_connected{server="a-left",site="a"} 0' in lines
+    assert 'edgeplex_ports{status="down"} 1' in lines
+    assert any(line.startswith('edgeplex_api_requests_total{outcome="refused"}') for line in lines)
+    for line in lines:
+        assert line.startswith("#") or float(line.rsplit(" ", 1)[1]) >= 0
+
+
+# ---- the process ---------------------------------------------------------------------------
+
+
+def test_a_second_one_is_refused(api):
+    for options, word in (({}, "state directory"),
+                          ({"state-dir": f"{api.state}2"}, "another edgeplexd")):
+        run = subprocess.run(api.argv(**options), capture_output=True, text=True, timeout=60,
+                             check=False)
+        assert run.returncode == 1 and word in run.stderr, run.stderr
+        assert api("GET", "/v1/health").status == 200
+
+
+def test_usage(api):
+    run = subprocess.run([api.argv()[0], "--nonsense"], capture_output=True, text=True, timeout=60,
+                         check=False)
+    assert run.returncode == 2 and "usage:" in run.stderr
+    run = subprocess.run(api.argv() + ["more"], capture_output=True, text=True, timeout=60,
+                         check=False)
+    assert run.returncode == 2
+
+
+def test_kill_and_restart_lose_nothing(bench):
+    """What was answered is kept, and the switch keeps its flows, age and all."""
+    api = bench.api
+    before = api.snapshot()
+    wait_until(lambda: bench.switch.flows("edge-a") is not None, 20, "the flow table is read")
+    for number in (signal.SIGKILL, signal.SIGTERM):
+        status = api.stop(number)
+        assert status == (0 if number == signal.SIGTERM else -number)
+        api.start()
+        wait_until(lambda: api("GET", "/v1/sites/a").body["switch_connected"], 20,
+                   "the switch is connected again")
+        assert api.snapshot() == before
+
+
+@pytest.mark.usefixtures("changes")
+def test_kill_in_the_middle_of_writing(bench):
+    """Killed while requests come in: what was acknowledged is there afterwards."""
+    api = bench.api
+    created, stop = [], threading.Event()
+
+    def create():
+        n = 0
+        while not stop.is_set():
+            n += 1
+            try:
+                if api("POST", "/v1/customers", {"name": f"c{n}"}).status == 201:
+                    created.append(f"c{n}")
+            except OSError:
+                return
+
+    writer = threading.Thread(target=create)
+    writer.start()
+    wait_until(lambda: len(created) >= 20, 30, "some customers are there")
+    api.stop(signal.SIGKILL)
+    stop.set()
+    writer.join()
+    api.start()
+    names = {item["name"] for item in api("GET", "/v1/customers").body["items"]}
+    assert names.issuperset(created)
+    for name in names - {"green", "red"}:
+        assert api("DELETE", f"/v1/customers/{name}").status == 200
