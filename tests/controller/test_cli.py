@@ -19,6 +19,7 @@ import time
 
 import pytest
 
+from drivers import Switch
 from lib.lab import Lab, wait_until
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -485,3 +486,197 @@ def test_output_that_cannot_be_written_is_a_failure():
     with open("/dev/full", "wb") as full:
         done = subprocess.run([CLI, "--help"], stdout=full, stderr=subprocess.PIPE, check=False)
     assert done.returncode == FAILED and b"can't be written" in done.stderr
+
+
+# ---- with edgeplexd ------------------------------------------------------------------------
+
+
+class Controller:
+    """A running edgeplexd; call it with the words of a command."""
+
+    def __init__(self, lab, name):
+        self.lab, self.dir, self.sock = lab, f"{lab.dir}/{name}", f"{lab.dir}/{name}/sock"
+        self.starts, self.process = 0, None
+        os.makedirs(f"{self.dir}/state")
+        self.start()
+
+    def start(self):
+        """Starts it (again) and waits until it answers."""
+        self.starts += 1
+        self.process = self.lab.spawn(
+            None, [f"{BUILD}/edgeplexd", "--socket", self.sock, "--state-dir", f"{self.dir}/state",
+                   "--image", f"{self.dir}/image"], f"edgeplexd{self.starts}")
+        wait_until(lambda: self("version").code == OK, 30, "edgeplexd answers")
+
+    def kill(self):
+        """Kills it."""
+        self.process.kill()
+        self.process.wait()
+
+    def __call__(self, *argv, **more):
+        return Run(argv, self.sock, **more)
+
+
+@pytest.fixture(name="edgeplexd", scope="module")
+def edgeplexd_fixture(lab):
+    return Controller(lab, "ctl")
+
+
+@pytest.fixture(name="site", scope="module")
+def site_fixture(lab, edgeplexd):
+    """Site a with a real edge switch."""
+    switch = Switch(lab, lab.netns("edge"), "ovs")
+    target = switch.add_bridge("edge", [])
+    switch.vsctl("--", "add-port", "edge", "core", "--", "set", "interface", "core",
+                 "type=internal", "--", "add-port", "edge", "cust1", "--", "set", "interface",
+                 "cust1", "type=internal", "--", "add-port", "edge", "trunk", "--", "set",
+                 "interface", "trunk", "type=internal")
+    run = edgeplexd("site", "create", "a", "--asn", 65000, "--pe-address", "10.0.0.1",
+                    "--core-port", "core", "--core-address", "192.0.2.2/30",
+                    "--core-gateway", "192.0.2.1", "--rr", "10.0.0.100",
+                    "--transport-label", 16001, "--switch", target)
+    assert run.expect(OK).out == "site a created\n"
+    return target
+
+
+@pytest.fixture(name="green")
+def green_fixture(edgeplexd):
+    """Customer green, for one test."""
+    assert edgeplexd("customer", "create", "green").expect(OK).out == "customer green created\n"
+    yield "green"
+    assert edgeplexd("customer", "delete", "green").expect(OK).out == "customer green deleted\n"
+
+
+def test_versions_of_both(edgeplexd):
+    version = edgeplexd("--version").expect(OK).out.split()[1]
+    both = edgeplexd("version", "--json").expect(OK).json
+    assert both["edgeplex"] == version and both["edgeplexd"]["version"] == version
+    assert edgeplexd("version").out == f"edgeplex {version}\nedgeplexd {version}\n"
+
+
+def test_objects_appear_in_lists_and_go(edgeplexd, green):
+    assert edgeplexd("customer", "list").out.splitlines()[1].split()[0] == green
+    shown = edgeplexd("customer", "show", green, "--json").expect(OK).json
+    assert shown["name"] == green
+    assert edgeplexd("customer", "list", "--json").json["items"] == [shown]
+    again = edgeplexd("customer", "create", green).expect(REFUSED)
+    assert "green already" in again.err and again.out == ""
+
+
+def test_every_list_can_be_empty(lab):
+    fresh = Controller(lab, "fresh")
+    for noun in ("site", "server", "customer", "port", "pvm", "cvm", "operation", "event"):
+        assert fresh(noun, "list").expect(OK).out == f"There are no {noun}s.\n"
+        assert fresh(noun, "list", "--json").expect(OK).json == {"items": []}
+    assert "There are no sites" in fresh("status").expect(OK).out
+
+
+def test_unknown_objects_are_refused(edgeplexd):
+    for words in (["site", "show"], ["server", "delete"], ["customer", "show"], ["port", "show"],
+                  ["port", "delete"], ["pvm", "show"], ["pvm", "rib"], ["pvm", "fib"],
+                  ["pvm", "processes"], ["pvm", "neighbors"], ["cvm", "show"], ["cvm", "create"],
+                  ["cvm", "rib"]):
+        assert "nowhere" in edgeplexd(*words, "nowhere").expect(REFUSED).err
+    assert "999" in edgeplexd("operation", "wait", 999).expect(REFUSED).err
+
+
+def test_wrong_fields_lead_to_their_options(edgeplexd, site, green):
+    assert site
+    good = {"--customer": green, "--site": "a", "--switch-port": "cust1",
+            "--address": "192.168.1.1/30", "--ce": "192.168.1.2,65101"}
+    for option, value in (
+            ("--address", "192.168.1.1/33"), ("--address", "192.168.1.0/30"),
+            ("--ce", "192.168.7.2,65101"), ("--ce", "192.168.1.2,0"), ("--customer", "nobody"),
+            ("--site", "nowhere"), ("--vlan", "4095"), ("--mtu", "100"), ("--ce-mac", "x")):
+        words = [word for pair in {**good, option: value}.items() for word in pair]
+        run = edgeplexd("port", "create", "p", *words).expect(REFUSED)
+        assert f"({option})" in run.err, run.err
+        assert "  fix: " in run.err
+    words = [word for pair in good.items() for word in pair]
+    assert "/name (NAME)" in edgeplexd("port", "create", "Bad", *words).expect(REFUSED).err
+    assert edgeplexd("port", "list", "--json").json == {"items": []}
+
+
+def test_site_is_shown_and_changed(edgeplexd, site):
+    assert site
+    row = edgeplexd("site", "list").expect(OK).out.splitlines()[1]
+    assert row.split()[:3] == ["a", "65000", "10.0.0.1"]
+    wait_until(lambda: "connected" in edgeplexd("site", "list").out, 20, "the switch is connected")
+    run = edgeplexd("site", "set", "a", "--rr", "10.0.0.100", "--rr", "10.0.0.101")
+    assert run.expect(OK).out == "site a changed\n"
+    shown = edgeplexd("site", "show", "a", "--json").json
+    assert shown["core"]["route_reflectors"] == ["10.0.0.100", "10.0.0.101"]
+    assert shown["core"]["gateway"] == "192.0.2.1"
+    assert edgeplexd("site", "set", "a").expect(USAGE).err.startswith("error: no option says")
+    status = edgeplexd("status").expect(OK).out
+    assert "10.0.0.1" in status and "There are no ports" in status
+
+
+def test_server_that_cannot_be_reached_is_refused(edgeplexd, site):
+    assert site
+    run = edgeplexd("server", "create", "ghost", "--site", "a",
+                    "--uri", "qemu:///system?socket=/nowhere/libvirt-sock", "--bridge", "br0",
+                    "--trunk", "trunk").expect(REFUSED)
+    assert "ghost" in run.err
+    assert edgeplexd("server", "list", "--json").json == {"items": []}
+
+
+def test_events_are_paged(edgeplexd, site):
+    assert site
+    events = wait_until(lambda: edgeplexd("event", "list", "--json").expect(OK).json["items"], 20,
+                        "there is an event")
+    assert any("site a was created" in event["text"] for event in events)
+    later = edgeplexd("event", "list", "--json", "--after", events[0]["id"]).json["items"]
+    assert [e["id"] for e in later][:len(events) - 1] == [e["id"] for e in events[1:]]
+    few = edgeplexd("event", "list", "--json", "--limit", 1).json
+    assert [e["id"] for e in few["items"]] == [events[0]["id"]]
+    assert "site a was created" in edgeplexd("event", "list").out
+
+
+def test_killed_edgeplexd_is_unreachable_and_back_after_a_start(edgeplexd, green):
+    edgeplexd.kill()
+    run = edgeplexd("customer", "list").expect(UNREACHABLE)
+    assert "Connection refused" in run.err and "fix: start edgeplexd" in run.err
+    edgeplexd.start()
+    assert green in edgeplexd("customer", "list").expect(OK).out
+
+
+COMPLETE = """
+. <("$1" completion bash)
+COMP_WORDS=("${@:2}")
+COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+_edgeplex
+printf '%s\\n' "${COMPREPLY[@]}"
+"""
+
+
+def complete(sock, *words):
+    """What bash offers for the last of `words`."""
+    done = subprocess.run(["bash", "--norc", "-c", COMPLETE, "bash", CLI, CLI, *words],
+                          capture_output=True, text=True, check=True, timeout=30,
+                          env={**os.environ, "EDGEPLEX_SOCKET": sock})
+    return done.stdout.split()
+
+
+def test_bash_completes_words_options_and_names(edgeplexd, site, green):
+    assert site
+    sock = edgeplexd.sock
+    assert complete(sock, "cu") == ["customer"]
+    assert set(complete(sock, "port", "")) == {"list", "show", "create", "set", "delete"}
+    assert complete(sock, "customer", "show", "") == [green]
+    assert complete(sock, "customer", "show", "x") == []
+    assert complete(sock, "--json", "customer", "show", "g") == [green]
+    assert complete(sock, "port", "create", "p", "--customer", "") == [green]
+    assert complete(sock, "port", "create", "p", "--customer", "=", "g") == [green]
+    assert complete(sock, "port", "create", "p", "--site", "") == ["a"]
+    assert complete(sock, "port", "create", "p", "--swi") == ["--switch-port"]
+    assert complete(sock, "pvm", "fib", "p", "--family", "ipv") == ["ipv4", "ipv6"]
+    assert complete(sock, "pvm", "signal", "p", "pvmd", "K") == ["KILL"]
+    assert complete("/nowhere", "--socket", sock, "customer", "show", "") == [green]
+    assert complete("/nowhere", "customer", "show", "") == []
+
+
+def test_hostile_names_are_not_offered(stand, lab):
+    stand(lambda *_: (200, {"items": [{"name": n} for n in
+                                      ("$(touch x)", "a b", "-x", "`x`", "\n", "good")]}))
+    assert complete(f"{lab.dir}/stand.sock", "site", "show", "") == ["good"]
