@@ -65,26 +65,26 @@ static const struct resource sites = {"/v1/sites", "name", site_columns};
 #define RR_OPTION(must)                                                                    \
 	{                                                                                  \
 		.name = "rr", .value = "ADDRESS", .help = "a route reflector of the core", \
-		.field = "core/route_reflectors", .required = must, .repeats = true        \
+		.field = "core/route_reflectors", .required = (must), .repeats = true      \
 	}
 
 #define TRANSPORT_LABEL_OPTION(must)                                                          \
 	{                                                                                     \
 		.name = "transport-label", .value = "LABEL",                                  \
 		.help = "MPLS label under which other sites reach this one through the core", \
-		.field = "transport_label", .type = VALUE_NUMBER, .required = must            \
+		.field = "transport_label", .type = VALUE_NUMBER, .required = (must)          \
 	}
 
 #define LABELS_OPTION(must)                                                                   \
 	{                                                                                     \
 		.name = "labels", .value = "FIRST-LAST", .help = "VPN labels to choose from", \
-		.field = "labels", .required = must                                           \
+		.field = "labels", .required = (must)                                         \
 	}
 
-#define VLANS_OPTION(must)                                                                       \
-	{                                                                                        \
-		.name = "vlans", .value = "FIRST-LAST",                                          \
-		.help = "VLANs of the trunks to choose from", .field = "vlans", .required = must \
+#define VLANS_OPTION(must)                                                                         \
+	{                                                                                          \
+		.name = "vlans", .value = "FIRST-LAST",                                            \
+		.help = "VLANs of the trunks to choose from", .field = "vlans", .required = (must) \
 	}
 
 static const struct option site_options[] = {{.name = "asn",
@@ -176,7 +176,7 @@ static const struct resource servers = {"/v1/servers", "name", server_columns};
 	{                                                                                       \
 		.name = "memory-mib", .value = "MIB",                                           \
 		.help = "memory that virtual machines may use together", .field = "memory_mib", \
-		.type = VALUE_NUMBER, .required = must                                          \
+		.type = VALUE_NUMBER, .required = (must)                                        \
 	}
 
 static const struct option server_options[] = {{.name = "site",
@@ -276,14 +276,14 @@ static const struct resource ports = {"/v1/ports", "name", port_columns};
 	{                                                                         \
 		.name = "address", .value = "ADDRESS/LENGTH",                     \
 		.help = "our address on the customer link", .field = "addresses", \
-		.required = must, .repeats = true                                 \
+		.required = (must), .repeats = true                               \
 	}
 
 #define CE_OPTION(must)                                                                         \
 	{                                                                                       \
 		.name = "ce", .value = "ADDRESS,ASN[,MAX-PREFIXES]",                            \
 		.help = "a BGP speaker of the customer, and how many prefixes it may announce", \
-		.field = "ce", .type = VALUE_CE, .required = must, .repeats = true              \
+		.field = "ce", .type = VALUE_CE, .required = (must), .repeats = true            \
 	}
 
 #define CE_MAC_OPTION(must)                                                                \
@@ -291,7 +291,7 @@ static const struct resource ports = {"/v1/ports", "name", port_columns};
 		.name = "ce-mac", .value = "MAC|none",                                     \
 		.help = "the only source address of frames that is let in; \"none\", the " \
 			"default: any",                                                    \
-		.field = "ce_mac", .type = VALUE_OR_NONE, .required = must                 \
+		.field = "ce_mac", .type = VALUE_OR_NONE, .required = (must)               \
 	}
 
 static const struct option port_options[] = {{.name = "customer",

@@ -114,7 +114,7 @@ void resource_write_table(
 	const cJSON *item;
 	size_t n = 0;
 
-	for (; resource->columns[n].path && n < MAX_COLUMNS; n++)
+	for (; n < MAX_COLUMNS && resource->columns[n].path; n++)
 		heads[n] = resource->columns[n].head;
 	table = table_new(cli->out, heads, n, indent, cli->out_colour);
 	cJSON_ArrayForEach (item, items) {

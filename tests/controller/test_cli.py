@@ -181,9 +181,9 @@ def test_answer_that_is_no_json(stand, lab, answer):
                                    ["pvm", "processes", "a"], ["operation", "list"], ["version"]])
 def test_answers_of_the_wrong_shape_do_no_harm(stand, lab, words, answer):
     stand(lambda *_: (200, answer))
-    run = Run(words, f"{lab.dir}/stand.sock")
-    assert run.code in (OK, UNREACHABLE), run.err
-    Run([*words, "--json"], f"{lab.dir}/stand.sock")
+    for flags in ([], ["--json"]):
+        run = Run([*words, *flags], f"{lab.dir}/stand.sock")
+        assert run.code in (OK, UNREACHABLE), run.err
 
 
 def test_error_without_a_reason(stand, lab):
