@@ -5,7 +5,7 @@
 #include <rte_byteorder.h>
 #include <rte_mpls.h>
 
-#include "dataplane/lpm.h"
+#include "dataplane/fib.h"
 #include "dataplane/neighbor.h"
 #include "dataplane/nexthop.h"
 
@@ -230,7 +230,7 @@ static const struct nh *choose(const struct nh_group *group, uint32_t flow_hash)
 enum verdict engine_follow(struct engine *engine, uint32_t value, uint8_t family, const void *dst,
 	uint32_t flow_hash, struct target *target)
 {
-	const struct nh_group *group = nh_group_at(engine->groups, value & ~ROUTE_STALE);
+	const struct nh_group *group = nh_group_at(engine->groups, ROUTE_GROUP(value));
 	const struct nh *nh;
 	int port;
 
@@ -275,9 +275,9 @@ enum verdict engine_route(struct engine *engine, uint8_t domain, uint8_t family,
 	uint32_t flow_hash, struct target *target)
 {
 	const struct iface_addr *connected = NULL;
-	unsigned connected_port = 0, len = 0;
+	unsigned connected_port = 0;
 	bool has_fib = !engine->vpn;
-	uint32_t value;
+	uint32_t value = FIB_NO_ROUTE;
 
 	for (unsigned i = 0; i < engine->n_ports; i++) {
 		const struct iface *iface = engine_iface(engine, i);
@@ -296,9 +296,9 @@ enum verdict engine_route(struct engine *engine, uint8_t domain, uint8_t family,
 			connected_port = i;
 		}
 	}
-	value = has_fib ? lpm_lookup(family == AF_INET ? engine->fib4 : engine->fib6, dst, &len)
-			: 0;
-	if (connected && (value == 0 || connected->len >= len)) {
+	if (has_fib)
+		value = fib_lookup(family == AF_INET ? engine->fib4 : engine->fib6, dst);
+	if (connected && (value == FIB_NO_ROUTE || connected->len >= ROUTE_LEN(value))) {
 		if (is_subnet_broadcast(connected, dst))
 			return VERDICT_BROADCAST;
 		*target = (struct target){
@@ -308,7 +308,7 @@ enum verdict engine_route(struct engine *engine, uint8_t domain, uint8_t family,
 		};
 		return VERDICT_FORWARD;
 	}
-	if (value == 0)
+	if (value == FIB_NO_ROUTE)
 		return VERDICT_NO_ROUTE;
 	return engine_follow(engine, value, family, dst, flow_hash, target);
 }

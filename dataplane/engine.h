@@ -22,7 +22,6 @@
 #include <rte_mbuf.h>
 
 #include "dataplane/counters.h"
-#include "dataplane/epoch.h"
 #include "dataplane/iface.h"
 
 #define ENGINE_BURST 32
@@ -30,9 +29,19 @@
 #define ENGINE_QUEUE 256
 
 #define LABEL_MAX ((1u << 20) - 1)
-#define ROUTE_STALE (1u << 31) /* in a route's value, beside its group's number */
 
-struct lpm;
+/*
+ * A route's value: its group's number, the length of its prefix, and the generation in which the
+ * peer of the FIB socket last sent it. Never 0.
+ */
+#define ROUTE_GROUP(value) ((value) & ((1u << 23) - 1))
+#define ROUTE_LEN(value) ((value) >> 23 & 0xff)
+#define ROUTE_GENERATION(value) ((value) >> 31)
+#define ROUTE_VALUE(group, len, generation) \
+	((group) | (uint32_t)(len) << 23 | (uint32_t)(generation) << 31)
+
+struct fib;
+struct fib_domain;
 struct neighbors;
 struct nh_table;
 
@@ -51,8 +60,8 @@ struct port {
 
 struct engine {
 	struct rte_mempool *pool;
-	struct epoch *epoch;
-	struct lpm *fib4, *fib6;
+	struct fib_domain *domain;
+	struct fib *fib4, *fib6;
 	_Atomic uint32_t *labels; /* routes by label: LABEL_MAX + 1 values */
 	struct nh_table *groups;
 	_Atomic(const struct ifaces *) ifaces; /* set by the control thread */
@@ -75,7 +84,7 @@ struct packet {
 	bool l2_unicast;  /* the frame was for our MAC address alone */
 };
 
-/* Takes the newest snapshot of interfaces; call before a burst, when the epoch is online. */
+/* Takes the newest snapshot of interfaces; call before a burst, when the reader is online. */
 void engine_begin(struct engine *engine, uint64_t now_ms);
 
 /* A frame from the wire. Takes `m`. */

@@ -27,7 +27,7 @@ struct routes;
 
 struct forwarder {
 	struct engine engine;
-	struct epoch epoch;
+	struct fib_domain *domain;
 	struct port_device devices[MAX_PORTS];
 	struct routes *routes;
 	uint64_t start_ms;

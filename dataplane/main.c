@@ -16,6 +16,7 @@
 
 #include "common/jsonrpc.h"
 #include "common/log.h"
+#include "dataplane/fib.h"
 #include "dataplane/forwarder.h"
 #include "dataplane/fpm.h"
 #include "dataplane/neighbor.h"
@@ -61,7 +62,7 @@ struct program {
 	struct rpc rpc;
 	/* Snapshots of interfaces that the fast path may still be using. */
 	struct ifaces *retired;
-	uint64_t retired_stamp;
+	uint64_t retired_ticket;
 	bool refresh_again;
 	bool environment; /* DPDK's has started */
 };
@@ -226,7 +227,7 @@ static void refresh_ifaces(struct program *program)
 
 	show_link(program);
 	if (program->retired) {
-		if (!epoch_passed(engine->epoch, program->retired_stamp)) {
+		if (!fib_domain_passed(engine->domain, program->retired_ticket)) {
 			program->refresh_again = true;
 			return;
 		}
@@ -254,7 +255,7 @@ static void refresh_ifaces(struct program *program)
 	atomic_store(&engine->ifaces, new);
 	if (old) {
 		program->retired = (struct ifaces *)old;
-		program->retired_stamp = epoch_stamp(engine->epoch);
+		program->retired_ticket = fib_domain_ticket(engine->domain);
 	}
 	if (program->fwd.routes)
 		routes_resolve(program->fwd.routes);
@@ -273,8 +274,12 @@ static int set_up(struct program *program, const struct options *options)
 		return -1;
 	}
 	fwd->start_ms = now_ms();
-	fwd->epoch = (struct epoch)EPOCH_INITIALIZER;
-	fwd->engine.epoch = &fwd->epoch;
+	fwd->domain = fib_domain_create(1);
+	if (!fwd->domain) {
+		log_error("no memory for the tables; give the machine more");
+		return -1;
+	}
+	fwd->engine.domain = fwd->domain;
 	fwd->engine.vpn = options->vpn;
 	if (ports_start_environment(options->pci, options->run_dir) < 0)
 		return -1;
@@ -400,6 +405,7 @@ int main(int argc, char **argv)
 	routes_destroy(program.fwd.routes);
 	free(program.retired);
 	free((void *)atomic_load(&program.fwd.engine.ifaces));
+	fib_domain_destroy(program.fwd.domain);
 	if (program.environment)
 		rte_eal_cleanup();
 	return code;

@@ -108,7 +108,7 @@ void mpls_input(struct engine *engine, struct packet *pkt)
 		engine_drop(engine, pkt->in_port, m, DROP_mpls_unknown_label);
 		return;
 	}
-	if (nh_group_at(engine->groups, value & ~ROUTE_STALE)->action != FIB_POP) {
+	if (nh_group_at(engine->groups, ROUTE_GROUP(value))->action != FIB_POP) {
 		switch_label(engine, pkt, value, entry);
 		return;
 	}

@@ -7,20 +7,20 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include "dataplane/epoch.h"
+#include "dataplane/fib.h"
 #include "dataplane/iface.h"
 
 #define BUCKETS 4096u /* power of two */
 #define SLOTS_BYTES ((NH_GROUP_MAX + 1ul) * sizeof(struct nh_group *))
 
 struct retired_group {
-	uint64_t stamp;
+	uint64_t ticket;
 	struct nh_group *group;
 	struct retired_group *next;
 };
 
 struct nh_table {
-	struct epoch *epoch;
+	struct fib_domain *domain;
 	struct nh_group **slots; /* by number; address space only, pages are taken when used */
 	uint32_t top;            /* numbers below have been used */
 	uint32_t *free_ids;
@@ -29,7 +29,7 @@ struct nh_table {
 	struct retired_group *first_retired, **last_retired;
 };
 
-struct nh_table *nh_table_create(struct epoch *epoch)
+struct nh_table *nh_table_create(struct fib_domain *domain)
 {
 	struct nh_table *table = calloc(1, sizeof(*table));
 
@@ -41,7 +41,7 @@ struct nh_table *nh_table_create(struct epoch *epoch)
 		free(table);
 		return NULL;
 	}
-	table->epoch = epoch;
+	table->domain = domain;
 	table->top = 1;
 	table->last_retired = &table->first_retired;
 	return table;
@@ -130,7 +130,7 @@ static void reclaim(struct nh_table *table)
 {
 	struct retired_group *r;
 
-	while ((r = table->first_retired) && epoch_passed(table->epoch, r->stamp)) {
+	while ((r = table->first_retired) && fib_domain_passed(table->domain, r->ticket)) {
 		/* Room for the number was made when the group was retired. */
 		table->free_ids[table->n_free++] = r->group->id;
 		table->slots[r->group->id] = NULL;
@@ -221,7 +221,7 @@ void nh_group_put(struct nh_table *table, uint32_t id)
 	while (*link != id)
 		link = &table->slots[*link]->next;
 	*link = group->next;
-	*r = (struct retired_group){.stamp = epoch_stamp(table->epoch), .group = group};
+	*r = (struct retired_group){.ticket = fib_domain_ticket(table->domain), .group = group};
 	*table->last_retired = r;
 	table->last_retired = &r->next;
 	reclaim(table);

@@ -7,7 +7,8 @@
  * by a number (1..NH_GROUP_MAX). Groups don't change while they exist, apart from the port of each
  * next hop, which follows the interfaces' addresses.
  *
- * nh_group_at() may be called by the reader of `epoch`; everything else is for the writer.
+ * nh_group_at() may be called by readers of `domain` that are online; everything else is for the
+ * writer.
  */
 
 #include <stdatomic.h>
@@ -15,10 +16,10 @@
 
 #include "common/fib_msg.h"
 
-#define NH_GROUP_MAX ((1u << 24) - 1)
+#define NH_GROUP_MAX ((1u << 23) - 1)
 #define NH_UNRESOLVED (-1)
 
-struct epoch;
+struct fib_domain;
 struct ifaces;
 struct nh_table;
 
@@ -39,7 +40,7 @@ struct nh_group {
 };
 
 /* Returns NULL when memory ran out. */
-struct nh_table *nh_table_create(struct epoch *epoch);
+struct nh_table *nh_table_create(struct fib_domain *domain);
 /* Accepts NULL. */
 void nh_table_destroy(struct nh_table *table);
 

@@ -19,7 +19,9 @@
 /* Rings, bursts, packets that wait for neighbours, and the cache, for two ports. */
 #define POOL_SIZE 2047u
 #define POOL_CACHE 64u
-#define ENVIRONMENT_MIB 16
+/* What DPDK takes at the start. Of hugepages it may take more later, of ordinary memory not. */
+#define HUGEPAGES_MIB 8
+#define ORDINARY_MIB 16
 
 /* ---- environment ------------------------------------------------------------------------- */
 
@@ -39,7 +41,7 @@ static long read_number(const char *path)
 static bool have_hugepages(void)
 {
 	return read_number("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages") * 2 >=
-	       ENVIRONMENT_MIB;
+	       HUGEPAGES_MIB;
 }
 
 int ports_start_environment(bool pci, const char *run_dir)
@@ -47,6 +49,7 @@ int ports_start_environment(bool pci, const char *run_dir)
 	char lcore[16], memory[16];
 	char *args[24];
 	cpu_set_t before;
+	bool hugepages = pci && have_hugepages();
 	unsigned first_cpu = 0;
 	int n_args = 0, got;
 
@@ -57,7 +60,7 @@ int ports_start_environment(bool pci, const char *run_dir)
 	while (first_cpu < CPU_SETSIZE - 1 && !CPU_ISSET(first_cpu, &before))
 		first_cpu++;
 	snprintf(lcore, sizeof(lcore), "%u", first_cpu);
-	snprintf(memory, sizeof(memory), "%d", ENVIRONMENT_MIB);
+	snprintf(memory, sizeof(memory), "%d", hugepages ? HUGEPAGES_MIB : ORDINARY_MIB);
 	/* Where DPDK makes its own directory. */
 	setenv("RUNTIME_DIRECTORY", run_dir, 1);
 	args[n_args++] = (char *)"edgeplex-fwd";
@@ -67,7 +70,7 @@ int ports_start_environment(bool pci, const char *run_dir)
 	args[n_args++] = memory;
 	args[n_args++] = (char *)"--no-telemetry";
 	args[n_args++] = (char *)"--log-level=*:error";
-	if (pci && have_hugepages()) {
+	if (hugepages) {
 		args[n_args++] = (char *)"--in-memory";
 	} else {
 		args[n_args++] = (char *)"--no-huge";
@@ -189,8 +192,8 @@ int ports_open(struct forwarder *fwd, bool pci, const struct port_spec *specs)
 	fwd->engine.pool = rte_pktmbuf_pool_create(
 		"packets", POOL_SIZE, POOL_CACHE, 0, RTE_MBUF_DEFAULT_BUF_SIZE, SOCKET_ID_ANY);
 	if (!fwd->engine.pool) {
-		log_error("no memory for packet buffers: %s; give DPDK %d MiB",
-			rte_strerror(rte_errno), ENVIRONMENT_MIB);
+		log_error("no memory for packet buffers: %s; give the machine %d MiB of hugepages",
+			rte_strerror(rte_errno), HUGEPAGES_MIB);
 		return -1;
 	}
 	for (unsigned i = 0; i < MAX_PORTS; i++) {

@@ -11,6 +11,7 @@
 #include <rte_lcore.h>
 
 #include "common/log.h"
+#include "dataplane/fib.h"
 #include "dataplane/port.h"
 
 #define TICK_MS 1000u
@@ -20,6 +21,7 @@
 
 struct worker {
 	struct forwarder *fwd;
+	struct fib_reader *reader;
 	uint64_t next_tick_ms;
 	/* Registrations that rte_epoll_wait() refers to. */
 	struct rte_epoll_event tap_events[MAX_PORTS], socket_events[MAX_PORTS], stop_event;
@@ -121,7 +123,7 @@ static unsigned round_of_work(struct worker *worker, bool taps)
 	struct engine *engine = &worker->fwd->engine;
 	unsigned n;
 
-	epoch_quiescent(engine->epoch);
+	fib_reader_quiescent(worker->reader);
 	engine_begin(engine, now_ms());
 	n = receive(worker);
 	if (taps)
@@ -163,10 +165,11 @@ static void sleep_until_work(struct worker *worker)
 		timeout = worker->next_tick_ms > now ? (int)(worker->next_tick_ms - now) : 0;
 		if (!worker->can_be_woken && timeout > NAP_MS)
 			timeout = NAP_MS;
-		epoch_offline(fwd->engine.epoch);
+		fib_reader_offline(worker->reader);
 		atomic_store_explicit(&fwd->sleeping, true, memory_order_relaxed);
 		rte_epoll_wait(RTE_EPOLL_PER_THREAD, events, RTE_DIM(events), timeout);
 		atomic_store_explicit(&fwd->sleeping, false, memory_order_relaxed);
+		fib_reader_online(worker->reader);
 	}
 	set_interrupts(worker, false);
 }
@@ -213,6 +216,9 @@ static void *run(void *arg)
 	/* Gives this thread a cache of packet buffers. */
 	if (rte_thread_register() != 0)
 		log_warn("the fast path runs without a cache of packet buffers");
+	/* The domain was made for one reader, so this can't fail. */
+	worker.reader = fib_reader_register(worker.fwd->domain);
+	fib_reader_online(worker.reader);
 	set_up_sleep(&worker);
 	while (!atomic_load_explicit(&worker.fwd->stop, memory_order_relaxed)) {
 		if (round_of_work(&worker, round++ % TAP_EVERY == 0) > 0) {
@@ -223,7 +229,8 @@ static void *run(void *arg)
 			round = 0;
 		}
 	}
-	epoch_offline(worker.fwd->engine.epoch);
+	fib_reader_offline(worker.reader);
+	fib_reader_unregister(worker.reader);
 	rte_thread_unregister();
 	return NULL;
 }
