@@ -185,12 +185,12 @@ def _memory_mib(pid):
     return values["Pss:"], values["Rss:"]
 
 
-def idle_cost(domains, seconds=10):
-    """{domain: (CPU % of one core, PSS MiB, RSS MiB)} of VMs over some idle seconds."""
-    pids = {name: host.vm_pid(name) for name in domains}
+def idle_cost(ports, seconds=10):
+    """{port: (CPU % of one core, PSS MiB, RSS MiB)} of PVMs over some idle seconds."""
+    pids = {name: host.vm_pid(name) for name in ports}
     for name, pid in pids.items():
         if pid is None:
-            raise host.TestbedError(f"the VM {name} doesn't run")
+            raise host.TestbedError(f"the PVM {name} doesn't run")
     before = {name: _cpu_ticks(pid) for name, pid in pids.items()}
     start = time.monotonic()
     select.select([], [], [], seconds)  # measures: not a wait for anything

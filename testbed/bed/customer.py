@@ -13,6 +13,8 @@ timeformat route iso long ms;
 router id {link4}.2;
 watchdog warning 5 s;
 protocol device {{ scan time 10; }}
+# The link is ours, also when the provider announces it.
+protocol direct {{ ipv4; ipv6; }}
 protocol kernel kernel4 {{
   ipv4 {{ import none; export filter {{
     if source != RTS_BGP then reject; krt_prefsrc = {host4}; accept; }}; }};

@@ -129,8 +129,8 @@ def daemon_pid(name):
     return outer
 
 
-def vm_pid(domain):
-    """The pid, as seen from here, of the QEMU whose domain is called `domain`; None without one."""
+def vm_pid(port):
+    """The pid, as seen from here, of the QEMU of a port's PVM; None without one."""
     for pid in processes().values():
         try:
             with open(f"/proc/{pid}/cmdline", "rb") as file:
@@ -139,7 +139,7 @@ def vm_pid(domain):
             continue
         if b"qemu-system" in argv[0] and b"-name" in argv:
             guest = argv[argv.index(b"-name") + 1].decode()
-            if guest.removeprefix("guest=").split(",")[0] == domain:
+            if guest.removeprefix("guest=").split(",")[0] == f"pvm-{port}":
                 return pid
     return None
 
