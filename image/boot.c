@@ -27,6 +27,7 @@
 #define PCI_DEVICE_NET 0x1041
 #define PCI_ADDRESS_LEN sizeof("0000:00:00.0")
 #define NICS 2
+#define HUGEPAGES "/proc/sys/vm/nr_hugepages"
 
 struct nics {
 	char address[NICS][PCI_ADDRESS_LEN];
@@ -115,6 +116,8 @@ static void read_param(struct boot_params *params, const char *word)
 			word);
 	else if (strncmp(word, "edgeplex.name=", 14) == 0)
 		snprintf(params->name, sizeof(params->name), "%s", word + 14);
+	else if (strncmp(word, "edgeplex.hugepages=", 19) == 0)
+		params->hugepages = (unsigned)strtoul(word + 19, NULL, 10);
 }
 
 void boot_read_params(struct boot_params *params)
@@ -135,6 +138,19 @@ void boot_read_params(struct boot_params *params)
 	}
 	if (params->role == BOOT_ROLE_NONE)
 		log_error("no role: boot with edgeplex.role=pvm or edgeplex.role=cvm");
+}
+
+void boot_reserve_hugepages(const struct boot_params *params)
+{
+	char text[16];
+
+	snprintf(text, sizeof(text), "%u", params->hugepages);
+	write_text(HUGEPAGES, text);
+	if (read_text(HUGEPAGES, text, sizeof(text)) != 0 ||
+		strtoul(text, NULL, 10) < params->hugepages)
+		log_error("the VM has not enough memory for its huge pages: give it more wanted=%u "
+			  "got=%s",
+			params->hugepages, text);
 }
 
 void boot_set_sysctls(void)
@@ -174,15 +190,18 @@ void boot_set_sysctls(void)
 	}
 }
 
+void boot_discard(const char *path)
+{
+	if (unlink(path) < 0 && errno != ENOENT)
+		log_warn("can't remove a file path=%s error=\"%s\"", path, strerror(errno));
+}
+
 /* ---- modules ------------------------------------------------------------------------------- */
 
-static void load_module(const char *name, const char *params)
+static void load_module(const char *path, const char *params)
 {
-	char path[256];
-	int fd;
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
 
-	snprintf(path, sizeof(path), MODULES_DIR "/%s.ko", name);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0 || (syscall(SYS_finit_module, fd, params, 0) < 0 && errno != EEXIST))
 		log_error("can't load a kernel module path=%s error=\"%s\"", path, strerror(errno));
 	if (fd >= 0)
@@ -197,13 +216,15 @@ static void load_listed(char *line, const char *role)
 	const char *module = strtok_r(NULL, " \t\n", &save);
 	const char *params = strtok_r(NULL, "\n", &save);
 	const char *base;
+	char path[256];
 
-	if (for_role == NULL || for_role[0] == '#' || module == NULL)
-		return;
-	if (strcmp(for_role, "any") != 0 && strcmp(for_role, role) != 0)
+	if (for_role == NULL || module == NULL)
 		return;
 	base = strrchr(module, '/');
-	load_module(base != NULL ? base + 1 : module, params != NULL ? params : "");
+	snprintf(path, sizeof(path), MODULES_DIR "/%s.ko", base != NULL ? base + 1 : module);
+	if (strcmp(for_role, "any") == 0 || strcmp(for_role, role) == 0)
+		load_module(path, params != NULL ? params : "");
+	boot_discard(path);
 }
 
 static void load_modules(const char *role)

@@ -230,8 +230,10 @@ static void start_programs(struct init *init)
 	for (unsigned i = 0; i < sizeof(programs) / sizeof(programs[0]); i++) {
 		int error;
 
-		if (programs[i].role != BOOT_ROLE_NONE && programs[i].role != init->params.role)
+		if (programs[i].role != BOOT_ROLE_NONE && programs[i].role != init->params.role) {
+			boot_discard(programs[i].argv[0]);
 			continue;
+		}
 		if (access(programs[i].argv[0], X_OK) < 0) {
 			log_error("the image lacks a program path=%s", programs[i].argv[0]);
 			continue;
@@ -304,6 +306,7 @@ int main(void)
 	if (init.params.name[0] != '\0')
 		sethostname(init.params.name, strlen(init.params.name));
 	boot_set_sysctls();
+	boot_reserve_hugepages(&init.params);
 	boot_set_up_devices(init.params.role);
 	read_identity(&init);
 	init.supervisor = supervisor_create(echo_line, &init);
