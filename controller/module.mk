@@ -22,3 +22,8 @@ UNIT_TESTS += $(B)/tests/controller/$(1)_test
 endef
 $(foreach t,$(filter $(CONTROLLER_NAMES),$(patsubst controller/%_test.c,%,$(wildcard \
 	controller/*_test.c))),$(eval $(call controller_unit_test,$(t))))
+
+$(B)/fuzz/model: controller/model_fuzz.c controller/model.c controller/problem.c common/prefix.c
+	@mkdir -p $(@D)
+	clang $(CPPFLAGS) $(FUZZ_CFLAGS) -o $@ $(filter %.c,$^) $(COMMON_LIBS) -lm
+FUZZERS += $(B)/fuzz/model
