@@ -169,7 +169,7 @@ static const struct resource_column server_columns[] = {{TABLE_LEFT("NAME"), "na
 	{TABLE_LEFT("SITE"), "site", NULL}, {TABLE_LEFT("URI"), "uri", NULL},
 	{TABLE_LEFT("BRIDGE"), "bridge", NULL}, {TABLE_LEFT("TRUNK"), "trunk", NULL},
 	{TABLE_RIGHT("MEMORY"), "memory_mib", resource_cell_mib},
-	{TABLE_LEFT("LIBVIRT"), "connected", resource_cell_connected}, END_COLUMNS};
+	{TABLE_LEFT("STATUS"), "status", resource_cell_state}, END_COLUMNS};
 static const struct resource servers = {"/v1/servers", "name", server_columns};
 
 #define MEMORY_OPTION(must)                                                                     \

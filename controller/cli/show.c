@@ -10,8 +10,8 @@
 #include "controller/cli/text.h"
 
 #define INDENT 2
-#define MAX_DEPTH 6 /* deeper values are shown on one line */
-#define MAX_COLUMNS 16
+#define MAX_DEPTH 6      /* deeper values are shown on one line */
+#define MAX_COLUMNS 16   /* of a table; further fields are left out */
 #define MAX_SPAN_MS 1e11 /* three years; larger values are points in time */
 
 static bool is_span(const cJSON *value)
@@ -67,7 +67,13 @@ static bool is_block(const cJSON *value, int depth)
 	       ((cJSON_IsObject(value) && value->child) || is_list_of_objects(value));
 }
 
-/* One column for each name that some row has, in the order of their first appearance. */
+/* An object inside a row: it becomes a table of its own behind that of the rows. */
+static bool is_inner(const cJSON *value)
+{
+	return cJSON_IsObject(value) && value->child;
+}
+
+/* One column for each name that some row has a plain value for, in order of first appearance. */
 static size_t collect_columns(const cJSON *rows, const cJSON *columns[MAX_COLUMNS])
 {
 	const cJSON *row, *field;
@@ -77,14 +83,14 @@ static size_t collect_columns(const cJSON *rows, const cJSON *columns[MAX_COLUMN
 		cJSON_ArrayForEach (field, row) {
 			for (i = 0; i < n && strcmp(columns[i]->string, field->string) != 0; i++)
 				;
-			if (i == n && n < MAX_COLUMNS)
+			if (i == n && n < MAX_COLUMNS && !is_inner(field))
 				columns[n++] = field;
 		}
 	}
 	return n;
 }
 
-static void show_rows(FILE *out, const cJSON *rows, size_t indent, bool colour)
+static void show_plain(FILE *out, const cJSON *rows, size_t indent, bool colour)
 {
 	const cJSON *columns[MAX_COLUMNS], *row;
 	struct table_column heads[MAX_COLUMNS];
@@ -113,6 +119,83 @@ static void show_rows(FILE *out, const cJSON *rows, size_t indent, bool colour)
 	table_free(table);
 	for (size_t i = 0; i < n; i++)
 		free(titles[i]);
+}
+
+/* What tells a row from the others. */
+static const char *identity_of(const cJSON *row)
+{
+	const char *identity = json_string(row, "name");
+
+	if (!identity)
+		identity = json_string(row, "address");
+	return identity ? identity : "";
+}
+
+static void add_copy(cJSON *row, const cJSON *value)
+{
+	cJSON_AddItemToObject(row, value->string, mem_check(cJSON_Duplicate(value, true)));
+}
+
+/*
+ * The rows of the inner table `name`: one for each plain value ("cust | rx_packets | 7"), or one
+ * for each object in it ("192.168.1.2 | ipv4 | received 1 | …"). The caller's.
+ */
+static cJSON *inner_rows(const cJSON *rows, const char *name)
+{
+	cJSON *inner = mem_check(cJSON_CreateArray());
+	const cJSON *row, *value, *field;
+
+	cJSON_ArrayForEach (row, rows) {
+		cJSON_ArrayForEach (value, cJSON_GetObjectItemCaseSensitive(row, name)) {
+			cJSON *one = mem_check(cJSON_CreateObject());
+
+			cJSON_AddStringToObject(one, "of", identity_of(row));
+			cJSON_AddStringToObject(one, "what", value->string);
+			if (is_inner(value)) {
+				cJSON_ArrayForEach (field, value)
+					add_copy(one, field);
+			} else {
+				cJSON_AddItemToObject(
+					one, "value", mem_check(cJSON_Duplicate(value, true)));
+			}
+			cJSON_AddItemToArray(inner, one);
+		}
+	}
+	return inner;
+}
+
+static void show_inner(FILE *out, const cJSON *rows, const cJSON *field, size_t indent, bool colour)
+{
+	cJSON *inner = inner_rows(rows, field->string);
+	char *title = title_of(field);
+
+	fprintf(out, "%*s%s:\n", (int)indent, "", title);
+	show_plain(out, inner, indent + INDENT, colour);
+	free(title);
+	cJSON_Delete(inner);
+}
+
+/* Has a row before `row` an inner object of that name? */
+static bool was_shown(const cJSON *rows, const cJSON *row, const char *name)
+{
+	for (const cJSON *before = rows->child; before != row; before = before->next) {
+		if (is_inner(cJSON_GetObjectItemCaseSensitive(before, name)))
+			return true;
+	}
+	return false;
+}
+
+static void show_rows(FILE *out, const cJSON *rows, size_t indent, bool colour)
+{
+	const cJSON *row, *field;
+
+	show_plain(out, rows, indent, colour);
+	cJSON_ArrayForEach (row, rows) {
+		cJSON_ArrayForEach (field, row) {
+			if (is_inner(field) && !was_shown(rows, row, field->string))
+				show_inner(out, rows, field, indent, colour);
+		}
+	}
 }
 
 static void show_line(FILE *out, const cJSON *value, const char *title, size_t pad, bool colour)

@@ -147,6 +147,34 @@ static void test_objects_are_shown_whatever_they_hold(void **state)
 	cJSON_Delete(object);
 }
 
+static void test_objects_in_rows_get_tables_of_their_own(void **state)
+{
+	cJSON *object = cJSON_Parse("{\"bgp\":[{\"address\":\"x\",\"families\":{"
+				    "\"ipv4\":{\"sent\":1},\"ipv6\":{\"sent\":22}}},"
+				    "{\"address\":\"y\"},{\"name\":\"z\",\"drops\":{\"mtu\":3}}]}");
+	struct mem_stream stream;
+	char *text;
+
+	(void)state;
+	mem_stream_open(&stream);
+	show_object(stream.file, object, false);
+	text = mem_text(&stream);
+	assert_string_equal(text, "bgp:\n"
+				  "  address  name\n"
+				  "  x        -\n"
+				  "  y        -\n"
+				  "  -        z\n"
+				  "  families:\n"
+				  "    of  what  sent\n"
+				  "    x   ipv4     1\n"
+				  "    x   ipv6    22\n"
+				  "  drops:\n"
+				  "    of  what  value\n"
+				  "    z   mtu       3\n");
+	free(text);
+	cJSON_Delete(object);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -156,6 +184,7 @@ int main(void)
 		cmocka_unit_test(test_pages_keep_widths_and_titles_come_once),
 		cmocka_unit_test(test_colours_take_no_width),
 		cmocka_unit_test(test_objects_are_shown_whatever_they_hold),
+		cmocka_unit_test(test_objects_in_rows_get_tables_of_their_own),
 	};
 
 	setlocale(LC_CTYPE, "C.UTF-8");

@@ -4,6 +4,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <linux/rtnetlink.h>
 
 #include "controller/cli/exit.h"
 #include "controller/cli/json.h"
@@ -138,6 +139,28 @@ int vm_run_rib(struct cli *cli, const struct args *args)
 	return code;
 }
 
+/* Who gave the forwarder a route (RTPROT_*, rtnetlink(7)), by name where there is one. */
+static void cell_protocol(struct table *table, const cJSON *route)
+{
+	switch ((int)json_number(route, "protocol", -1)) {
+	case RTPROT_KERNEL:
+		table_cell(table, "kernel", PAINT_NONE);
+		break;
+	case RTPROT_STATIC:
+		table_cell(table, "static", PAINT_NONE);
+		break;
+	case RTPROT_ZEBRA:
+		table_cell(table, "zebra", PAINT_NONE);
+		break;
+	case RTPROT_BGP:
+		table_cell(table, "bgp", PAINT_NONE);
+		break;
+	default:
+		cell_value(table, route, "protocol");
+		break;
+	}
+}
+
 /* ---- FIB ----------------------------------------------------------------------------------- */
 
 static const struct table_column fib_columns[] = {TABLE_LEFT(""), TABLE_LEFT("PREFIX"),
@@ -158,7 +181,7 @@ static void write_fib_row(struct table *table, const cJSON *route, const cJSON *
 	cell_value(table, nexthop, "port");
 	cell_numbers(table, nexthop, "labels");
 	cell_value(table, nexthop, "weight");
-	cell_value(table, route, "protocol");
+	cell_protocol(table, route);
 	table_end_row(table);
 }
 
