@@ -63,7 +63,6 @@ struct guest {
 
 	pthread_mutex_t mutex;
 	pthread_cond_t changed;
-	unsigned refs;
 	bool closing;
 	unsigned callers;        /* in guest_call() */
 	struct channel *channel; /* NULL while there is none */
@@ -124,15 +123,8 @@ static void requests_free(struct request **list)
 	}
 }
 
-static void guest_unref(struct guest *g)
+static void guest_free(struct guest *g)
 {
-	bool last;
-
-	pthread_mutex_lock(&g->mutex);
-	last = --g->refs == 0;
-	pthread_mutex_unlock(&g->mutex);
-	if (!last)
-		return;
 	requests_free(&g->queue);
 	requests_free(&g->unanswered);
 	pthread_mutex_destroy(&g->mutex);
@@ -357,16 +349,6 @@ static void on_stream(virStreamPtr stream, int events, void *ctx)
 	pthread_mutex_unlock(&g->mutex);
 }
 
-static void channel_free(void *ctx)
-{
-	struct channel *channel = ctx;
-	struct guest *g = channel->guest;
-
-	jsonrpc_lines_free(&channel->lines);
-	free(channel);
-	guest_unref(g);
-}
-
 /* ---- opening (the guest's thread) --------------------------------------------------------- */
 
 static void note_error(struct guest *g, const char *text)
@@ -390,7 +372,7 @@ static struct request *request_new(unsigned long id, char *text)
 	return request;
 }
 
-/* Begins to use a stream that is open. The channel becomes the event loop's. */
+/* Begins to use a stream that is open. */
 static bool start_channel(struct guest *g, virStreamPtr stream)
 {
 	struct channel *channel = calloc(1, sizeof(*channel));
@@ -407,7 +389,6 @@ static bool start_channel(struct guest *g, virStreamPtr stream)
 	channel->guest = g;
 	channel->stream = stream;
 	pthread_mutex_lock(&g->mutex);
-	g->refs++;
 	newline->next = g->queue;
 	g->queue = newline;
 	if (!newline->next)
@@ -417,12 +398,11 @@ static bool start_channel(struct guest *g, virStreamPtr stream)
 	if (virStreamEventAddCallback(stream,
 		    VIR_STREAM_EVENT_READABLE | VIR_STREAM_EVENT_WRITABLE |
 			    VIR_STREAM_EVENT_HANGUP | VIR_STREAM_EVENT_ERROR,
-		    on_stream, channel, channel_free) < 0) {
+		    on_stream, channel, NULL) < 0) {
 		g->channel = NULL;
 		g->queue = newline->next;
 		if (!g->queue)
 			g->queue_end = &g->queue;
-		g->refs--; /* not the last one: this thread has its own */
 		pthread_mutex_unlock(&g->mutex);
 		request_free(newline);
 		free(channel);
@@ -498,8 +478,11 @@ static void hold_channel(struct guest *g, virStreamPtr stream)
 	pthread_mutex_unlock(&g->mutex);
 
 	virStreamEventRemoveCallback(stream);
+	hv_event_fence();
 	virStreamAbort(stream);
 	virStreamFree(stream);
+	jsonrpc_lines_free(&channel->lines);
+	free(channel);
 }
 
 static bool back_off(struct guest *g, int ms)
@@ -565,7 +548,6 @@ struct guest *guest_open(struct hv *hv, const char *uuid, guest_notify_fn on_not
 	snprintf(g->uuid, sizeof(g->uuid), "%s", uuid);
 	g->on_notify = on_notify;
 	g->ctx = ctx;
-	g->refs = 1;
 	g->queue_end = &g->queue;
 	g->unanswered_end = &g->unanswered;
 	snprintf(g->last_error, sizeof(g->last_error), "not opened yet");
@@ -581,7 +563,7 @@ struct guest *guest_open(struct hv *hv, const char *uuid, guest_notify_fn on_not
 	pthread_condattr_destroy(&attr);
 	error = start_thread(g);
 	if (error) {
-		guest_unref(g);
+		guest_free(g);
 		errno = error;
 		return NULL;
 	}
@@ -603,7 +585,7 @@ void guest_close(struct guest *g)
 		pthread_cond_wait(&g->changed, &g->mutex);
 	pthread_mutex_unlock(&g->mutex);
 	pthread_join(g->thread, NULL);
-	guest_unref(g);
+	guest_free(g);
 }
 
 bool guest_connected(struct guest *g)

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -90,6 +91,38 @@ static void library_init(void)
 		abort();
 	}
 	pthread_detach(thread);
+}
+
+struct fence {
+	pthread_mutex_t mutex;
+	pthread_cond_t passed_cond;
+	bool passed;
+};
+
+static void on_fence(int timer, void *ctx)
+{
+	struct fence *fence = ctx;
+
+	virEventRemoveTimeout(timer);
+	pthread_mutex_lock(&fence->mutex);
+	fence->passed = true;
+	pthread_cond_signal(&fence->passed_cond);
+	pthread_mutex_unlock(&fence->mutex);
+}
+
+void hv_event_fence(void)
+{
+	struct fence fence = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false};
+
+	/* There is one thread for all callbacks: this one comes after those that run. */
+	while (virEventAddTimeout(0, on_fence, &fence, NULL) < 0)
+		sched_yield(); /* only memory can have run out */
+	pthread_mutex_lock(&fence.mutex);
+	while (!fence.passed)
+		pthread_cond_wait(&fence.passed_cond, &fence.mutex);
+	pthread_mutex_unlock(&fence.mutex);
+	pthread_cond_destroy(&fence.passed_cond);
+	pthread_mutex_destroy(&fence.mutex);
 }
 
 const char *hv_libvirt_error(void)
