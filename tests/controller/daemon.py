@@ -90,6 +90,13 @@ class Daemon:
             database.executescript(script)
         database.close()
 
+    def query(self, sql):
+        """Rows of its database; call while it is stopped."""
+        database = sqlite3.connect(f"{self.state}/edgeplex.db")
+        rows = database.execute(sql).fetchall()
+        database.close()
+        return rows
+
     def snapshot(self):
         """All that the operator entrusted to it."""
         return {noun: self("GET", f"/v1/{noun}").body

@@ -477,3 +477,40 @@ def test_kill_in_the_middle_of_writing(bench):
     assert names.issuperset(created)
     for name in names - {"green", "red"}:
         assert api("DELETE", f"/v1/customers/{name}").status == 200
+
+
+# An operation that was killed before its last step: (verb, is it
+# being undone, its settled steps, the step that isn't, the state that it must come to).
+@pytest.mark.parametrize("verb, undoing, settled, last, outcome", [
+    ("create", 1, [("allocate", 2), ("place", 4), ("start-vm", 4)], None, "failed"),
+    ("delete", 0, [("fence", 2), ("leave-cvm", 2), ("stop-vm", 2)], ("release", 1), "succeeded"),
+])
+@pytest.mark.usefixtures("changes")
+def test_an_operation_goes_on_after_a_crash(bench, verb, undoing, settled, last, outcome):
+    """Killed when only the database was left to be done: it is done at the next start."""
+    api = bench.api
+    api.stop(signal.SIGKILL)
+    steps = settled + ([last] if last else [])
+    rows = ", ".join(f"(7000, {i}, '{name}', {state}, 0, 0, '')"
+                     for i, (name, state) in enumerate(steps))
+    api.seed(f"""
+        INSERT INTO ports VALUES (70, 'crash', 2, 1, 'cust2', 0, 1500, NULL, '');
+        INSERT INTO pvms VALUES (70, {2 if verb == 'delete' else 0}, 1,
+            '00000000-0000-4000-8000-000000000070', 1500, 500, 501, 70, '100.64.1.70', 0, 0, 0);
+        INSERT INTO allocations VALUES (1, 'label', 1500, 'port/crash'), (0, 'rd', 70, 'port/crash');
+        INSERT INTO operations VALUES (7000, '{verb}', 'port/crash', 0, {undoing}, 1, 0, 0,
+            {500 if undoing else 0}, '{'vm-failed' if undoing else ''}', 'no');
+        INSERT INTO operation_steps VALUES {rows};""")
+    api.start()
+    operation = wait_until(
+        lambda: next((o for o in [api("GET", "/v1/operations/7000?wait_ms=10000&since_step=8").body]
+                      if o["state"] != "running"), None), 30, "the operation ends")
+    assert operation["state"] == outcome, operation
+    assert api("GET", "/v1/ports/crash").status == 404
+    if undoing:
+        assert "taken back" in operation["error"]["detail"]
+    api.stop(signal.SIGKILL)
+    left = api.query("SELECT count(*) FROM allocations WHERE owner = 'port/crash'")
+    api.seed("DELETE FROM operation_steps; DELETE FROM operations;")
+    api.start()
+    assert left == [(0,)]
