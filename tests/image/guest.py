@@ -34,6 +34,7 @@ class Channel:
         self.socket.connect(path)
         self.socket.settimeout(CALL_LIMIT_S)
         self.rest = b""
+        self.early = {}  # answers that came in while another one was waited for
         self.send("")  # ends what an earlier connection left half said
 
     def close(self):
@@ -68,13 +69,15 @@ class Channel:
         return Channel._last_id
 
     def answer(self, request_id):
-        """Waits for the answer to a request; skips other messages."""
-        while True:
+        """Waits for the answer to a request; keeps those to others, skips notifications."""
+        while request_id not in self.early:
             message = self.line()
-            if message.get("id") == request_id and "method" not in message:
-                if "error" in message:
-                    raise RpcError(message["error"])
-                return message["result"]
+            if "method" not in message:
+                self.early[message["id"]] = message
+        message = self.early.pop(request_id)
+        if "error" in message:
+            raise RpcError(message["error"])
+        return message["result"]
 
     def call(self, method, **params):
         return self.answer(self.ask(method, params))
