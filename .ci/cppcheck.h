@@ -4,3 +4,9 @@
 
 #define cJSON_ArrayForEach(element, array)                                                         \
 	for (element = (array)->child; element != NULL; element = element->next)
+
+#define HMAP_FOR_EACH(node, member, hmap)                                                          \
+	for (node = hmap_first(hmap); node != NULL; node = hmap_next(hmap, node))
+#define HMAP_FOR_EACH_WITH_HASH(node, member, hash, hmap)                                          \
+	for (node = hmap_first_with_hash(hmap, hash); node != NULL; node = hmap_next(hmap, node))
+#define HMAP_FOR_EACH_SAFE HMAP_FOR_EACH

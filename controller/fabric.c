@@ -394,7 +394,7 @@ static void bundle_put(void *ctx, struct ofpbuf *flow_mod, const char *text)
 
 	if (bundle->n == bundle->size)
 		bundle->messages =
-			x2nrealloc(bundle->messages, &bundle->size, sizeof(bundle->messages[0]));
+			x2nrealloc(bundle->messages, &bundle->size, sizeof(struct ofpbuf *));
 	bundle->messages[bundle->n++] = flow_mod;
 	if (f->n_sent == f->size_sent)
 		f->sent = x2nrealloc(f->sent, &f->size_sent, sizeof(f->sent[0]));

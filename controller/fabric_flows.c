@@ -24,7 +24,7 @@ void flow_set_destroy(struct flow_set *set)
 {
 	struct flow_entry *entry;
 
-	HMAP_FOR_EACH_POP(entry, node, &set->flows)
+	HMAP_FOR_EACH_SAFE(entry, node, &set->flows)
 	{
 		free(entry->actions);
 		free(entry);

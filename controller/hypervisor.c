@@ -267,19 +267,17 @@ static virConnectPtr connect_once(struct hv *hv, enum hv_accel *accel, int *even
 	/* A local driver needs no keepalive and says so by 1. */
 	if (virConnectSetKeepAlive(conn, KEEPALIVE_S, KEEPALIVE_COUNT) < 0)
 		goto failed;
-	hv_ref(hv);
-	if (virConnectRegisterCloseCallback(conn, on_close, hv, hv_unref) < 0) {
-		hv_unref(hv);
+	/* The references are given back when we take the callbacks away, and not before. */
+	if (virConnectRegisterCloseCallback(conn, on_close, hv, hv_unref) < 0)
 		goto failed;
-	}
 	hv_ref(hv);
 	*event_id = virConnectDomainEventRegisterAny(conn, NULL, VIR_DOMAIN_EVENT_ID_LIFECYCLE,
 		VIR_DOMAIN_EVENT_CALLBACK(on_lifecycle), hv, hv_unref);
 	if (*event_id < 0) {
-		hv_unref(hv);
 		virConnectUnregisterCloseCallback(conn, on_close);
 		goto failed;
 	}
+	hv_ref(hv);
 	*accel = find_accel(conn);
 	return conn;
 failed:
@@ -733,8 +731,10 @@ int hv_vm_list(struct hv *hv, struct hv_vm **vms, size_t *n, struct why *why)
 		error = failed(hv, conn, "can't list its VMs", why);
 	if (found > 0) {
 		*vms = calloc((size_t)found, sizeof(**vms));
-		if (!*vms)
-			error = why_set(why, ENOMEM, "out of memory");
+		if (!*vms) {
+			why_set(why, ENOMEM, "out of memory");
+			error = ENOMEM;
+		}
 	}
 	for (int i = 0; i < found && !error; i++) {
 		int status = describe(domains[i], &(*vms)[*n]);

@@ -53,8 +53,10 @@ __attribute__((format(printf, 4, 5))) static void attribute(
 	free(value);
 }
 
-/* <name key=value .../>; ends with NULL. */
-static xmlNodePtr leaf(struct xml *xml, xmlNodePtr parent, const char *name, ...)
+/* <name key=value .../> */
+#define leaf(xml, parent, ...) leaf_of(xml, parent, __VA_ARGS__, (const char *)NULL)
+
+static xmlNodePtr leaf_of(struct xml *xml, xmlNodePtr parent, const char *name, ...)
 {
 	xmlNodePtr node = element(xml, parent, name, NULL);
 	const char *key;
@@ -210,9 +212,8 @@ static void put_machine(
 
 		attribute(xml, cache, "unit", "MiB");
 	}
-	leaf(xml, domain, "cpu", "mode", accel == HV_ACCEL_KVM ? "host-passthrough" : "maximum",
-		NULL);
-	leaf(xml, domain, "clock", "offset", "utc", NULL);
+	leaf(xml, domain, "cpu", "mode", accel == HV_ACCEL_KVM ? "host-passthrough" : "maximum");
+	leaf(xml, domain, "clock", "offset", "utc");
 	/* A VM that ends is gone; whoever wants it starts it again. */
 	element(xml, domain, "on_poweroff", "destroy");
 	element(xml, domain, "on_reboot", "destroy");
@@ -225,36 +226,35 @@ static void put_machine(
  */
 static void put_nic_driver(struct xml *xml, xmlNodePtr nic, const struct hv_vm_spec *spec)
 {
-	xmlNodePtr driver = leaf(xml, nic, "driver", "name", "qemu", NULL);
+	xmlNodePtr driver = leaf(xml, nic, "driver", "name", "qemu");
 
 	if (spec->viommu) {
 		attribute(xml, driver, "iommu", "on");
 		attribute(xml, driver, "ats", "on");
 	}
 	leaf(xml, driver, "host", "csum", "off", "gso", "off", "tso4", "off", "tso6", "off", "ecn",
-		"off", "ufo", "off", "mrg_rxbuf", "off", NULL);
+		"off", "ufo", "off", "mrg_rxbuf", "off");
 	leaf(xml, driver, "guest", "csum", "off", "tso4", "off", "tso6", "off", "ecn", "off", "ufo",
-		"off", NULL);
+		"off");
 }
 
 static void put_nic(struct xml *xml, xmlNodePtr devices, const struct hv_vm_spec *spec, size_t i)
 {
 	const struct hv_nic *nic = &spec->nics[i];
-	xmlNodePtr node = leaf(xml, devices, "interface", "type", "bridge", NULL);
+	xmlNodePtr node = leaf(xml, devices, "interface", "type", "bridge");
 	char mac[EP_MAC_STRLEN], ifname[HV_IFNAME_LEN];
 
 	hv_nic_ifname(spec, i, ifname);
-	leaf(xml, node, "mac", "address", ep_mac_format(&nic->mac, mac), NULL);
-	leaf(xml, node, "source", "bridge", nic->bridge, NULL);
-	attribute(xml, leaf(xml, element(xml, node, "vlan", NULL), "tag", NULL), "id", "%u",
-		nic->vlan);
-	leaf(xml, node, "virtualport", "type", "openvswitch", NULL);
-	leaf(xml, node, "target", "dev", ifname, NULL);
-	leaf(xml, node, "model", "type", "virtio", NULL);
+	leaf(xml, node, "mac", "address", ep_mac_format(&nic->mac, mac));
+	leaf(xml, node, "source", "bridge", nic->bridge);
+	attribute(xml, leaf(xml, element(xml, node, "vlan", NULL), "tag"), "id", "%u", nic->vlan);
+	leaf(xml, node, "virtualport", "type", "openvswitch");
+	leaf(xml, node, "target", "dev", ifname);
+	leaf(xml, node, "model", "type", "virtio");
 	put_nic_driver(xml, node, spec);
 	if (nic->mtu)
 		attribute(xml, element(xml, node, "mtu", NULL), "size", "%u", nic->mtu);
-	leaf(xml, node, "rom", "enabled", "no", NULL); /* nothing boots from the network */
+	leaf(xml, node, "rom", "enabled", "no"); /* nothing boots from the network */
 }
 
 static void put_devices(struct xml *xml, xmlNodePtr domain, const struct hv_vm_spec *spec)
@@ -262,22 +262,22 @@ static void put_devices(struct xml *xml, xmlNodePtr domain, const struct hv_vm_s
 	xmlNodePtr devices = element(xml, domain, "devices", NULL), node;
 
 	if (spec->viommu)
-		leaf(xml, leaf(xml, devices, "iommu", "model", "intel", NULL), "driver",
-			"caching_mode", "on", "iotlb", "on", NULL);
-	leaf(xml, devices, "controller", "type", "usb", "model", "none", NULL);
-	leaf(xml, devices, "memballoon", "model", "none", NULL);
+		leaf(xml, leaf(xml, devices, "iommu", "model", "intel"), "driver", "caching_mode",
+			"on", "iotlb", "on");
+	leaf(xml, devices, "controller", "type", "usb", "model", "none");
+	leaf(xml, devices, "memballoon", "model", "none");
 	for (size_t i = 0; i < spec->n_nics; i++)
 		put_nic(xml, devices, spec, i);
 
-	node = leaf(xml, devices, "serial", "type", spec->console_log ? "file" : "pty", NULL);
+	node = leaf(xml, devices, "serial", "type", spec->console_log ? "file" : "pty");
 	if (spec->console_log)
-		leaf(xml, node, "source", "path", spec->console_log, "append", "off", NULL);
-	leaf(xml, node, "target", "port", "0", NULL);
+		leaf(xml, node, "source", "path", spec->console_log, "append", "off");
+	leaf(xml, node, "target", "port", "0");
 
 	/* libvirt chooses the socket's path. */
-	node = leaf(xml, devices, "channel", "type", "unix", NULL);
-	leaf(xml, node, "source", "mode", "bind", NULL);
-	leaf(xml, node, "target", "type", "virtio", "name", HV_CHANNEL, NULL);
+	node = leaf(xml, devices, "channel", "type", "unix");
+	leaf(xml, node, "source", "mode", "bind");
+	leaf(xml, node, "target", "type", "virtio", "name", HV_CHANNEL);
 }
 
 char *hv_vm_xml(const struct hv_vm_spec *spec, enum hv_accel accel, struct why *why)
