@@ -29,3 +29,19 @@ $(B)/edgeplex-fwd: $(FWD_SOURCES:%.c=$(B)/obj/%.o) $(LIBFIB) $(LIBFIBMSG) $(LIBC
 PROGRAMS += $(B)/edgeplex-fwd
 GUEST_PROGRAMS += $(B)/edgeplex-fwd
 
+
+# Headers are read where they lie in the frame, as everywhere in DPDK: not aligned.
+FWD_FUZZ_SOURCES := dataplane/packet_fuzz.c dataplane/routes.c $(FWD_ENGINE_SOURCES) $(FIB_SOURCES) \
+	common/log.c
+$(B)/fuzz/packet: $(FWD_FUZZ_SOURCES) $(wildcard dataplane/*.h common/*.h)
+	@mkdir -p $(@D)
+	clang $(CPPFLAGS) $(shell pkg-config --cflags libdpdk) -mpopcnt $(FUZZ_CFLAGS) \
+		-fno-sanitize=alignment -Wno-address-of-packed-member -o $@ $(filter %.c,$^) \
+		$(shell pkg-config --libs libdpdk)
+FUZZERS += $(B)/fuzz/packet
+
+$(B)/tests/dataplane/routes_test: $(patsubst %,$(B)/obj/dataplane/%.o,routes_test routes nexthop iface) \
+		$(LIBFIB) $(LIBCOMMON)
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -o $@ $^ -lcmocka -lcjson -lpthread
+UNIT_TESTS += $(B)/tests/dataplane/routes_test
