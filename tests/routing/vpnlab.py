@@ -91,6 +91,8 @@ def cvm_config(site, pvms):
 def bird_conf(asn, v4=(), v6=(), extra=""):
     return f"""
 router id 10.9.0.{asn - 65100};
+# BIRD only sends a MED that was set on the way out.
+filter with_med {{ if defined(bgp_med) then bgp_med = bgp_med; accept; }}
 protocol device {{}}
 protocol static s4 {{ ipv4; {"".join(f"route {p} blackhole;" for p in v4)} }}
 protocol static s6 {{ ipv6; {"".join(f"route {p} blackhole;" for p in v6)} }}
@@ -99,11 +101,11 @@ template bgp edge {{
 }}
 protocol bgp pe4 from edge {{
     local 192.168.1.2 as {asn}; neighbor 192.168.1.1 as 65000;
-    ipv4 {{ import all; export all; }};
+    ipv4 {{ import all; export filter with_med; }};
 }}
 protocol bgp pe6 from edge {{
     local fd00:a1::2 as {asn}; neighbor fd00:a1::1 as 65000;
-    ipv6 {{ import all; export all; }};
+    ipv6 {{ import all; export filter with_med; }};
 }}
 {extra}
 """
