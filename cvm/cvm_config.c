@@ -198,7 +198,7 @@ int cvm_config_read(const cJSON *json, struct cvm_config *config, struct jsonrpc
 		return -1;
 	}
 	conf_word(r, json, "config_id", true, config->config_id, sizeof(config->config_id));
-	conf_word(r, json, "hostname", true, config->hostname, sizeof(config->hostname));
+	conf_hostname(r, json, "hostname", config->hostname);
 	conf_number(r, json, "asn", true, 1, UINT32_MAX, &config->asn);
 	conf_address(r, json, "router_id", true, AF_INET, &config->router_id);
 	config->n_interfaces = conf_interfaces(r, json, interface_names, config->interfaces, 3);
@@ -344,6 +344,7 @@ void cvm_config_render(const struct cvm_config *config, struct cfg *cfg)
 	char router[64], id[EP_PREFIX_STRLEN];
 
 	snprintf(router, sizeof(router), "router bgp %u", config->asn);
+	cfg_add(cfg, "", NULL, "no hostname", "hostname %s", config->hostname);
 	cfg_add(cfg, "", NULL, "no bgp route-map delay-timer", "bgp route-map delay-timer 1");
 	for (size_t i = 0; i < config->n_pvms; i++)
 		render_filters(config, &config->pvms[i], cfg);

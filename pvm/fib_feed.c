@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <arpa/inet.h>
-#include <malloc.h>
 #include <sys/queue.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -20,7 +19,6 @@
 #define ROUTES_PER_TURN 1000 /* then BGP has its turn */
 #define RETRY_MIN_MS 100
 #define RETRY_MAX_MS 1000
-#define MASS_WITHDRAWAL 20000 /* routes; then memory is given back to the kernel */
 
 struct fib_entry {
 	struct prefix_entry entry; /* first */
@@ -39,7 +37,7 @@ struct fib_feed {
 	unsigned retry_ms;
 	struct prefix_map map;
 	TAILQ_HEAD(, fib_entry) queue;
-	size_t n_queued, n_sent, n_removed;
+	size_t n_queued, n_sent;
 	struct host_event *on_read, *on_write, *on_retry;
 	uint8_t buffer[BUFFER_SIZE];
 	size_t begin, end; /* bytes of the buffer that aren't written yet */
@@ -79,10 +77,6 @@ static void forget(struct fib_feed *feed, struct fib_entry *e)
 		feed->n_sent--;
 	prefix_map_remove(&feed->map, &e->entry);
 	free(e);
-	if (++feed->n_removed >= MASS_WITHDRAWAL && feed->map.n < feed->n_removed) {
-		feed->n_removed = 0;
-		malloc_trim(0);
-	}
 }
 
 static void mark_unsent(void *ctx, struct prefix_entry *entry)

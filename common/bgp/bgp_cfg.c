@@ -40,6 +40,19 @@ static bool append(struct cfg *cfg, struct cfg_line *line)
 	return true;
 }
 
+/* FNV-1a. */
+static uint64_t hash_of(const char *a, const char *b)
+{
+	uint64_t hash = 14695981039346656037u;
+
+	for (; *a; a++)
+		hash = (hash ^ (unsigned char)*a) * 1099511628211u;
+	hash *= 1099511628211u;
+	for (; *b; b++)
+		hash = (hash ^ (unsigned char)*b) * 1099511628211u;
+	return hash;
+}
+
 void cfg_add(struct cfg *cfg, const char *context, const char *owner, const char *undo,
 	const char *fmt, ...)
 {
@@ -61,6 +74,10 @@ void cfg_add(struct cfg *cfg, const char *context, const char *owner, const char
 	}
 	if (owner)
 		failed |= !(line.owner = strdup(owner));
+	if (!failed) {
+		line.line_hash = hash_of(line.context, line.text);
+		line.setting_hash = hash_of(line.context, line.undo);
+	}
 	if (failed || !append(cfg, &line)) {
 		free_line(&line);
 		cfg->failed = true;
@@ -69,12 +86,14 @@ void cfg_add(struct cfg *cfg, const char *context, const char *owner, const char
 
 static bool same_line(const struct cfg_line *a, const struct cfg_line *b)
 {
-	return !strcmp(a->text, b->text) && !strcmp(a->context, b->context);
+	return a->line_hash == b->line_hash && !strcmp(a->text, b->text) &&
+	       !strcmp(a->context, b->context);
 }
 
 static bool same_setting(const struct cfg_line *a, const struct cfg_line *b)
 {
-	return !strcmp(a->undo, b->undo) && !strcmp(a->context, b->context);
+	return a->setting_hash == b->setting_hash && !strcmp(a->undo, b->undo) &&
+	       !strcmp(a->context, b->context);
 }
 
 /* Does `line` go when `head` goes? */

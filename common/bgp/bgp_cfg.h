@@ -9,12 +9,15 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 struct cfg_line {
-	char *context; /* commands that lead to it, separated by newlines; "" at the top */
-	char *text;    /* the command */
-	char *undo;    /* the command, in the same context, that takes it back */
-	char *owner;   /* text of the line that takes this one along when it goes, or NULL */
+	char *context;      /* commands that lead to it, separated by newlines; "" at the top */
+	char *text;         /* the command */
+	char *undo;         /* the command, in the same context, that takes it back */
+	char *owner;        /* text of the line that takes this one along when it goes, or NULL */
+	uint64_t line_hash; /* of context and text: lists are long, most lines differ */
+	uint64_t setting_hash; /* of context and undo */
 };
 
 struct cfg {

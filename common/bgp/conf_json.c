@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 
+#include <ctype.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -121,6 +122,22 @@ void conf_word(struct conf_reader *r, const cJSON *object, const char *key, bool
 			return;
 		}
 	snprintf(text, size, "%s", value);
+}
+
+void conf_hostname(struct conf_reader *r, const cJSON *object, const char *key, char *text)
+{
+	conf_word(r, object, key, true, text, CONF_NAME_STRLEN);
+	if (conf_failed(r))
+		return;
+	for (const char *c = text; *c; c++)
+		if (!isalnum((unsigned char)*c) &&
+			((*c != '-' && *c != '.') || c == text || !c[1])) {
+			conf_mistake(r, key,
+				"must be letters, digits, - and ., such as green-a; it can't begin "
+				"or end "
+				"with - or .");
+			return;
+		}
 }
 
 void conf_number(struct conf_reader *r, const cJSON *object, const char *key, bool required,

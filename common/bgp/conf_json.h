@@ -48,6 +48,8 @@ const cJSON *conf_array(
  */
 void conf_word(struct conf_reader *r, const cJSON *object, const char *key, bool required,
 	char *text, size_t size);
+/* A host's name (RFC 1123): letters, digits, - and ., at most CONF_NAME_STRLEN - 1 characters. */
+void conf_hostname(struct conf_reader *r, const cJSON *object, const char *key, char *text);
 /* Leaves `*value` alone if the member is missing and not required. */
 void conf_number(struct conf_reader *r, const cJSON *object, const char *key, bool required,
 	uint32_t min, uint32_t max, uint32_t *value);

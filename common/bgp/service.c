@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,7 +21,7 @@
 static const struct service *service;
 static const char *run_dir = "/run/edgeplex";
 static struct jsonrpc_server *server;
-static struct host_event *server_event;
+static struct host_event *server_event, *memory_event;
 static cJSON *in_force; /* the configuration, or NULL */
 static unsigned long started_ms;
 
@@ -208,6 +209,29 @@ cJSON *service_interfaces(const struct kernel_wish *wishes, size_t n)
 	return all;
 }
 
+/* ---- memory ---------------------------------------------------------------------------------- */
+
+#define MEMORY_CHECK_MS 10000
+#define MEMORY_WORTH_TRIMMING (16u << 20) /* bytes that are free inside the heap */
+
+/*
+ * A withdrawn table leaves its memory in the heap; a VM has none to spare. What can't be given back
+ * because of fragmentation isn't tried again and again.
+ */
+static void trim_memory(void *ctx)
+{
+	static size_t left;
+	size_t unused = mallinfo2().fordblks;
+
+	if (unused > left + MEMORY_WORTH_TRIMMING) {
+		malloc_trim(0);
+		left = mallinfo2().fordblks;
+	} else if (unused < left) {
+		left = unused;
+	}
+	host_event_after(memory_event, MEMORY_CHECK_MS);
+}
+
 /* ---- start ----------------------------------------------------------------------------------- */
 
 static void at_exit(void *ctx)
@@ -293,6 +317,8 @@ void service_main(const struct service *s, int argc, char **argv)
 	bgp_host_at_exit(at_exit, NULL);
 	server_event = host_event_new(on_server, NULL);
 	host_event_on_read(server_event, jsonrpc_server_fd(server));
+	memory_event = host_event_new(trim_memory, NULL);
+	host_event_after(memory_event, MEMORY_CHECK_MS);
 	log_info("ready run_dir=%s configured=%s", run_dir, in_force ? "yes" : "no");
 	bgp_host_run();
 }
