@@ -224,7 +224,7 @@ int fib_msg_encode(enum fib_msg_op op, const struct fib_route *route, void *buf,
 	switch (op) {
 	case FIB_ADD:
 	case FIB_DELETE:
-		if (!route_valid(route, op)) {
+		if (!route || !route_valid(route, op)) {
 			errno = EINVAL;
 			return -1;
 		}

@@ -2,6 +2,7 @@
 #include "dataplane/fpm.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -46,7 +47,7 @@ static int listen_on(const char *path)
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return -1;
-	strcpy(addr.sun_path, path);
+	snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", path);
 	unlink(path);
 	if (bind(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 || chmod(path, 0600) < 0 ||
 		listen(fd, 4) < 0) {
@@ -71,7 +72,7 @@ struct fpm *fpm_create(const char *path, struct routes *routes, uint64_t stale_m
 	fpm->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	fpm->listen_fd = listen_on(path);
 	if (fpm->listen_fd >= 0)
-		strcpy(fpm->path, path);
+		snprintf(fpm->path, sizeof(fpm->path), "%s", path);
 	fpm->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
 	if (fpm->epoll_fd >= 0 && fpm->listen_fd >= 0 && fpm->timer_fd >= 0 &&
 		watch(fpm, fpm->listen_fd) == 0 && watch(fpm, fpm->timer_fd) == 0)

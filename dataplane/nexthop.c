@@ -36,6 +36,7 @@ struct nh_table *nh_table_create(struct fib_domain *domain)
 	if (!table)
 		return NULL;
 	table->slots = mmap(NULL, SLOTS_BYTES, PROT_READ | PROT_WRITE,
+		// cppcheck-suppress invalidFunctionArg ; no file behind anonymous memory
 		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (table->slots == MAP_FAILED) {
 		free(table);

@@ -25,17 +25,18 @@
 
 /* ---- environment ------------------------------------------------------------------------- */
 
+/* The number in a file of sysfs, or 0. */
 static long read_number(const char *path)
 {
 	FILE *file = fopen(path, "re");
-	long n = 0;
+	char text[32] = "";
 
 	if (!file)
 		return 0;
-	if (fscanf(file, "%ld", &n) != 1)
-		n = 0;
+	if (!fgets(text, sizeof(text), file))
+		text[0] = '\0';
 	fclose(file);
-	return n;
+	return strtol(text, NULL, 10);
 }
 
 static bool have_hugepages(void)

@@ -34,6 +34,7 @@ struct routes *routes_create(struct engine *engine)
 	engine->groups = nh_table_create(engine->domain);
 	/* Sparse: only the pages of labels in use are ever taken. */
 	engine->labels = mmap(NULL, LABELS_BYTES, PROT_READ | PROT_WRITE,
+		// cppcheck-suppress invalidFunctionArg ; no file behind anonymous memory
 		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (engine->labels == MAP_FAILED)
 		engine->labels = NULL;

@@ -75,46 +75,59 @@ static unsigned read_taps(struct worker *worker)
 	return total;
 }
 
-static void flush(struct worker *worker)
+static uint64_t count_bytes(struct rte_mbuf *const *frames, unsigned n)
+{
+	uint64_t bytes = 0;
+
+	for (unsigned i = 0; i < n; i++)
+		bytes += frames[i]->pkt_len;
+	return bytes;
+}
+
+static void transmit(struct worker *worker, unsigned index)
 {
 	struct engine *engine = &worker->fwd->engine;
+	struct port *port = &engine->ports[index];
+	/* Taken before: the driver may free a buffer as soon as it has it. */
+	uint64_t bytes = count_bytes(port->tx, port->n_tx);
+	unsigned sent = 0, n;
 
-	for (unsigned i = 0; i < engine->n_ports; i++) {
-		struct port *port = &engine->ports[i];
-		uint64_t bytes = 0;
-		unsigned sent = 0;
+	do {
+		n = port_send(worker->fwd, index, port->tx + sent, port->n_tx - sent);
+		sent += n;
+	} while (n > 0 && sent < port->n_tx);
+	port->counters.tx_packets += sent;
+	port->counters.tx_bytes += bytes - count_bytes(port->tx + sent, port->n_tx - sent);
+	for (unsigned i = sent; i < port->n_tx; i++)
+		engine_drop(engine, index, port->tx[i], DROP_tx_full);
+	port->n_tx = 0;
+}
 
-		while (sent < port->n_tx) {
-			uint32_t sizes[ENGINE_QUEUE];
-			unsigned n;
+static void punt(struct worker *worker, unsigned index)
+{
+	struct engine *engine = &worker->fwd->engine;
+	struct port *port = &engine->ports[index];
 
-			/* The driver may free a buffer as soon as it has it. */
-			for (unsigned k = sent; k < port->n_tx; k++)
-				sizes[k] = port->tx[k]->pkt_len;
-			n = port_send(worker->fwd, i, port->tx + sent, port->n_tx - sent);
-			if (n == 0)
-				break;
-			for (unsigned k = sent; k < sent + n; k++)
-				bytes += sizes[k];
-			sent += n;
+	for (unsigned i = 0; i < port->n_punt; i++) {
+		struct rte_mbuf *m = port->punt[i];
+
+		if (write(worker->fwd->devices[index].tap_fd, rte_pktmbuf_mtod(m, void *),
+			    m->data_len) == m->data_len) {
+			port->counters.punted++;
+			rte_pktmbuf_free(m);
+		} else {
+			engine_drop(engine, index, m, DROP_tap_full);
 		}
-		port->counters.tx_packets += sent;
-		port->counters.tx_bytes += bytes;
-		for (unsigned k = sent; k < port->n_tx; k++)
-			engine_drop(engine, i, port->tx[k], DROP_tx_full);
-		port->n_tx = 0;
-		for (unsigned k = 0; k < port->n_punt; k++) {
-			struct rte_mbuf *m = port->punt[k];
+	}
+	port->n_punt = 0;
+}
 
-			if (write(worker->fwd->devices[i].tap_fd, rte_pktmbuf_mtod(m, void *),
-				    m->data_len) == m->data_len) {
-				port->counters.punted++;
-				rte_pktmbuf_free(m);
-			} else {
-				engine_drop(engine, i, m, DROP_tap_full);
-			}
-		}
-		port->n_punt = 0;
+static void flush(struct worker *worker)
+{
+	for (unsigned i = 0; i < worker->fwd->engine.n_ports; i++) {
+		if (worker->fwd->engine.ports[i].n_tx > 0)
+			transmit(worker, i);
+		punt(worker, i);
 	}
 }
 
