@@ -236,16 +236,26 @@ cgroup_controllers = [ ]
 namespaces = [ ]
 stdio_handler = "file"
 """
+# Programs expect their directories at fixed places: this server's are mounted there, in a /run and a
+# /var that go with the process, so that nothing is left on the machine. The lab's own files stay.
 MOUNTS = """set -e
 hostname {name}
 mount --bind {dir}/passwd /etc/passwd
 mount --bind {dir}/group /etc/group
+mount --bind {dir}/etc /etc/libvirt
+mount -t tmpfs none /var
+mkdir -p /var/lab /var/lib/libvirt /var/cache/libvirt /var/log/libvirt
+mount --bind {lab} /var/lab
+mount -t tmpfs none /run
+mkdir -p {lab} /run/openvswitch /run/libvirt /run/lock
+mount --bind /var/lab {lab}
+ln -s /run /var/run
+ln -s /run/lock /var/lock
 mount --bind {ovs} /run/openvswitch
 mount --bind {dir}/run /run/libvirt
 mount --bind {dir}/lib /var/lib/libvirt
 mount --bind {dir}/cache /var/cache/libvirt
 mount --bind {dir}/log /var/log/libvirt
-mount --bind {dir}/etc /etc/libvirt
 exec libvirtd --pid-file /run/libvirt/libvirtd.pid
 """
 
@@ -260,9 +270,6 @@ class Server:
         self.switch.add_bridge("br0", [], secure=False)
         for part in ("run", "lib", "cache", "log", "etc/qemu"):
             os.makedirs(f"{self.dir}/{part}")
-        for path in ("/run/openvswitch", "/run/libvirt", "/var/lib/libvirt", "/var/cache/libvirt",
-                     "/var/log/libvirt", "/etc/libvirt"):
-            os.makedirs(path, exist_ok=True)
         files = {"etc/libvirtd.conf": LIBVIRTD_CONF.format(uuid=uuid.uuid4()),
                  "etc/qemu.conf": QEMU_CONF}
         # libvirt's QEMU driver won't start without this user.
@@ -288,7 +295,8 @@ class Server:
         self.starts += 1
         self.process = self.lab.spawn(
             self.ns, ["unshare", "--mount", "--uts", "--propagation", "private", "sh", "-c",
-                      MOUNTS.format(name=self.name, dir=self.dir, ovs=self.switch.dir)],
+                      MOUNTS.format(name=self.name, dir=self.dir, ovs=self.switch.dir,
+                                    lab=self.lab.dir)],
             name=f"{self.name}-libvirtd{self.starts}")
 
     def virsh(self, *args):
