@@ -48,3 +48,11 @@ BGPHOST_LIBS = $(BGPHOST_LDFLAGS) \
 BGPHOST_ARCHIVES = $(LIBBGPHOST) $(LIBCOMMON) $(FRR_ARCHIVES) $(LIBFRR_STATIC) $(LIBYANG_ARCHIVE) $(CJSON_ARCHIVE)
 # The guest has no shared libraries.
 BGPHOST_STATIC = $(if $(filter 1,$(SANITIZE)),,-static)
+
+define bgphost_unit_test
+$(B)/tests/common/bgp/$(1)_test: $(B)/obj/common/bgp/$(1)_test.o $(LIBBGPPURE) $(LIBCOMMON)
+	@mkdir -p $$(@D)
+	$(CC) $(LDFLAGS) -o $$@ $$^ $(COMMON_LIBS) -lcmocka
+UNIT_TESTS += $(B)/tests/common/bgp/$(1)_test
+endef
+$(foreach t,bgp_cfg prefix_map,$(eval $(call bgphost_unit_test,$(t))))
