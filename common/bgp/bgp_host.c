@@ -78,6 +78,12 @@ int __wrap_bgp_zebra_stale_timer_update(struct bgp *bgp)
 
 /* ---- log ------------------------------------------------------------------------------------- */
 
+/*
+ * While libfrr initializes itself it complains about commands of daemons that it was built without,
+ * and about YANG files that it has inside: nobody can do anything about that.
+ */
+static bool initializing = true;
+
 /* Runs in any of bgpd's threads. */
 static void log_messages(struct zlog_target *target, struct zlog_msg *msgs[], size_t n)
 {
@@ -94,6 +100,8 @@ static void log_messages(struct zlog_target *target, struct zlog_msg *msgs[], si
 		else if (prio <= LOG_INFO)
 			level = LOG_LEVEL_INFO;
 		else
+			level = LOG_LEVEL_DEBUG;
+		if (initializing && level > LOG_LEVEL_WARN)
 			level = LOG_LEVEL_DEBUG;
 		log_line(level, "bgp: %.*s", (int)len, text);
 	}
@@ -169,6 +177,7 @@ void bgp_host_init(const char *program)
 	frr_config_fork();
 	bgp_gr_apply_running_config();
 	bgp_pthreads_run();
+	initializing = false;
 }
 
 void bgp_host_run(void)

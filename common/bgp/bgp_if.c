@@ -228,7 +228,8 @@ void bgp_if_configure(const struct kernel_wish *wished, size_t n)
 
 	if (!copy)
 		abort();
-	memcpy(copy, wished, n * sizeof(*copy));
+	for (size_t i = 0; i < n; i++)
+		copy[i] = wished[i];
 	for (size_t i = 0; i < n_wishes; i++) {
 		struct kernel_wish bare = {0};
 		bool gone = true;
@@ -257,7 +258,8 @@ void bgp_if_configure_routes(const struct kernel_route *wished, size_t n)
 
 	if (!copy)
 		abort();
-	memcpy(copy, wished, n * sizeof(*copy));
+	for (size_t i = 0; i < n; i++)
+		copy[i] = wished[i];
 	for (size_t i = 0; i < n_routes; i++) {
 		bool gone = true;
 

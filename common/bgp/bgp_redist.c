@@ -27,7 +27,8 @@ void bgp_redist_set(const struct ep_prefix *prefixes, size_t n)
 
 	if (!copy)
 		abort();
-	memcpy(copy, prefixes, n * sizeof(*copy));
+	for (size_t i = 0; i < n; i++)
+		copy[i] = prefixes[i];
 	for (size_t i = 0; bgp && i < n_originated; i++) {
 		struct prefix p = frr_prefix_from_ep(&originated[i]);
 
