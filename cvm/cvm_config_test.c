@@ -18,8 +18,10 @@ static const char EXAMPLE[] =
 	"\"inside\":{\"addresses\":[\"100.64.1.1/24\"],\"mtu\":1600},"
 	"\"lo\":{\"addresses\":[\"10.0.0.1/32\"]}},"
 	"\"routes\":[{\"prefix\":\"10.0.0.100/32\",\"via\":\"192.0.2.1\"}],"
-	"\"core\":[{\"address\":\"10.0.0.100\",\"local_address\":\"10.0.0.1\",\"remote_asn\":65000}],"
-	"\"pvms\":[{\"name\":\"green-a1\",\"address\":\"100.64.1.10\",\"import_rts\":[\"65000:100\"],"
+	"\"core\":[{\"address\":\"10.0.0.100\",\"local_address\":\"10.0.0.1\",\"remote_asn\":65000}"
+	"],"
+	"\"pvms\":[{\"name\":\"green-a1\",\"address\":\"100.64.1.10\",\"import_rts\":[\"65000:"
+	"100\"],"
 	"\"export_rts\":[\"65000:100\"]},{\"name\":\"red-a1\",\"address\":\"100.64.1.11\","
 	"\"import_rts\":[\"65000:200\"],\"export_rts\":[\"65000:200\"]}]}";
 
@@ -49,7 +51,8 @@ static void test_the_example_is_understood(void **state)
 	cvm_config_render(&config, &cfg);
 	assert_false(cfg.failed);
 	for (size_t i = 0; i < cfg.n; i++)
-		found |= !strcmp(cfg.lines[i].text, "neighbor 100.64.1.11 route-map PVM-red-a1-OUT out") &&
+		found |= !strcmp(cfg.lines[i].text,
+				 "neighbor 100.64.1.11 route-map PVM-red-a1-OUT out") &&
 			 !strcmp(cfg.lines[i].context, "router bgp 65000\naddress-family ipv6 vpn");
 	assert_true(found);
 	cfg_free(&cfg);

@@ -13,8 +13,10 @@
 
 /* The example of docs/protocols.md. */
 static const char EXAMPLE[] =
-	"{\"config_id\":\"7\",\"hostname\":\"green-a1\",\"asn\":65000,\"router_id\":\"100.64.1.10\","
-	"\"interfaces\":{\"cust\":{\"addresses\":[\"192.168.1.1/30\",\"fd00:a1::1/64\"],\"mtu\":1500},"
+	"{\"config_id\":\"7\",\"hostname\":\"green-a1\",\"asn\":65000,\"router_id\":\"100.64.1."
+	"10\","
+	"\"interfaces\":{\"cust\":{\"addresses\":[\"192.168.1.1/30\",\"fd00:a1::1/"
+	"64\"],\"mtu\":1500},"
 	"\"core\":{\"addresses\":[\"100.64.1.10/24\",\"192.0.2.2/30\"],\"mtu\":1600}},"
 	"\"ce\":[{\"address\":\"192.168.1.2\",\"remote_asn\":65101,\"families\":[\"ipv4\"],"
 	"\"max_prefixes\":1000},{\"address\":\"fd00:a1::2\",\"remote_asn\":65101}],"

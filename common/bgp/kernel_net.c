@@ -256,21 +256,21 @@ static void set_sysctl(const char *name, const char *key, const char *value)
 
 static int change_link(struct kernel_net *net, const struct kernel_interface *i, unsigned mtu)
 {
-	struct rtnl_link *orig = rtnl_link_get(net->links, i->index), *change = rtnl_link_alloc();
+	/* Not the cache's object: comparing a veth's kind with none crashes libnl 3.7. */
+	struct rtnl_link *which = rtnl_link_alloc(), *change = rtnl_link_alloc();
 	int error = -NLE_NOMEM, result = 0;
 
-	if (!orig) {
-		error = -NLE_NODEV;
-	} else if (change) {
+	if (which && change) {
+		rtnl_link_set_ifindex(which, i->index);
 		if (mtu)
 			rtnl_link_set_mtu(change, mtu);
 		rtnl_link_set_flags(change, IFF_UP);
-		error = rtnl_link_change(net->requests, orig, change, 0);
+		error = rtnl_link_change(net->requests, which, change, 0);
 	}
 	if (error)
 		result = log_failure(error, "set MTU and state", i->name, "up");
-	if (orig)
-		rtnl_link_put(orig);
+	if (which)
+		rtnl_link_put(which);
 	if (change)
 		rtnl_link_put(change);
 	return result;
