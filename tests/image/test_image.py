@@ -232,7 +232,8 @@ def test_many_requests_at_once_are_all_answered(channel):
     (b'{"id":"' + 100 * b"x" + b'","method":"guest.info"}', -32600),
     (b'{"method":"guest.info","params":' + 100000 * b"[" + 100000 * b"]" + b"}", -32700),
     (5_000_000 * b"x", -32600),
-])
+], ids=["no-json", "no-text", "array", "batch", "empty", "no-method", "id-object", "id-long",
+        "deep", "endless"])
 def test_garbage_is_refused_and_survived(channel, line, code):
     channel.send(line)
     message = channel.line()
