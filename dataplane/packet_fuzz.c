@@ -151,6 +151,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		if (!room)
 			abort();
 		memcpy(room, data + 3, n);
+		/* What an earlier packet in this buffer, or a driver, may have left there. */
+		m->hash.usr = UINT32_MAX;
 		engine_input(&engine, data[0] & 1, m);
 		engine_tick(&engine);
 		empty_queues();
