@@ -3,6 +3,7 @@
 #include "dataplane/engine.h"
 
 #include <string.h>
+#include <netinet/ip.h>
 #include <netinet/ip_icmp.h>
 
 #include "dataplane/ip.h"
@@ -54,8 +55,8 @@ static bool has_source_route(const struct rte_ipv4_hdr *ip)
 		if (option[0] == 1) {
 			size = 1;
 		} else {
-			if ((option[0] & 0x1f) == 3 || (option[0] & 0x1f) == 9)
-				return option[0] & 0x80;
+			if (option[0] == IPOPT_LSRR || option[0] == IPOPT_SSRR)
+				return true;
 			if (left < 2 || option[1] < 2 || option[1] > left)
 				return false;
 			size = option[1];

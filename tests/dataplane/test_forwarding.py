@@ -127,6 +127,9 @@ def test_options_are_kept_and_source_routes_dropped(net):
     for option in (b"\x83", b"\x89"):
         dropped(net, "cust", "source_route", lambda o=option: net.ce_wire.send(
             frame4("10.2.0.7", options=o + b"\x07\x04\x0a\x02\x00\x01\x00")))
+    # Behind an option whose number only looks like that of a source route.
+    dropped(net, "cust", "source_route", lambda: net.ce_wire.send(
+        frame4("10.2.0.7", options=b"\x03\x02\x01\x83\x07\x04\x0a\x02\x00\x01\x00\x00")))
 
 
 def test_longest_prefix_wins(net):
