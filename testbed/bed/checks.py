@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What is measured and checked on a running testbed, for the demo and the end-to-end tests."""
 
+import ipaddress
 import json
 import os
 import re
@@ -69,9 +70,15 @@ def core_routes(version):
     for rd, prefixes in vpn["routeDistinguishers"].items():
         for prefix, paths in prefixes.items():
             for path in paths:
-                hops = [hop["ip"].removeprefix("::ffff:") for hop in path["nexthops"]]
-                routes.append((rd, prefix, hops[0], _label(version, rd, prefix)))
+                hop = _unmapped(path["nexthops"][0]["ip"])
+                routes.append((rd, prefix, hop, _label(version, rd, prefix)))
     return routes
+
+
+def _unmapped(address):
+    """An IPv4 address that is written as an IPv6 one (RFC 4659, 3.2.1.2), or what was given."""
+    mapped = getattr(ipaddress.ip_address(address), "ipv4_mapped", None)
+    return str(mapped or address)
 
 
 def _label(version, rd, prefix):
