@@ -74,7 +74,7 @@ fuzz: $(FUZZERS) ## Run every fuzz target for FUZZ_SECONDS (10)
 			-artifact_prefix=$$f.crash- $$f.corpus >$$f.log 2>&1 || { cat $$f.log; failed=1; }; \
 	done; exit $$failed
 
-C_FILES = $(shell git ls-files '*.c' '*.h')
+C_FILES = $(shell git ls-files "*.c" "*.h" 2>/dev/null)
 C_SOURCES = $(filter %.c,$(C_FILES))
 # Fuzz targets are compiled by rules of their own.
 TIDY_MARKS = $(patsubst %.c,$(B)/lint/%.tidy,$(filter-out %_fuzz.c,$(C_SOURCES)))
