@@ -13,3 +13,18 @@ $(B)/tests/hostd/dirty_test: $(B)/obj/hostd/dirty_test.o $(B)/obj/hostd/dirty.o 
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS) -o $@ $^ -lcmocka
 UNIT_TESTS += $(B)/tests/hostd/dirty_test
+
+# Unit tests: a test's object and those of the parts that it names.
+define hostd_unit_test
+$(B)/tests/hostd/$(1)_test: $(B)/obj/hostd/$(1)_test.o $(patsubst %,$(B)/obj/hostd/%.o,$(2)) $(LIBCOMMON)
+	@mkdir -p $$(@D)
+	$(CC) $(LDFLAGS) -o $$@ $$^ $(HOSTD_LIBS) -lcmocka
+UNIT_TESTS += $(B)/tests/hostd/$(1)_test
+endef
+HOSTD_LIBS = -lssl -lcrypto -llz4 -lxxhash $(COMMON_LIBS) -lpthread
+$(eval $(call hostd_unit_test,delta,delta))
+
+$(B)/fuzz/hostd_delta: hostd/delta_fuzz.c hostd/delta.c hostd/delta.h
+	@mkdir -p $(@D)
+	clang $(CPPFLAGS) $(FUZZ_CFLAGS) -o $@ $(filter %.c,$^) -llz4
+FUZZERS += $(B)/fuzz/hostd_delta
