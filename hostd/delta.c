@@ -44,7 +44,7 @@ void delta_encoder_destroy(struct delta_encoder *encoder)
 	free(encoder);
 }
 
-static bool is_zero(const uint8_t *page)
+bool delta_is_zero(const uint8_t page[PAGE_BYTES])
 {
 	/* All bytes equal the first, which is zero. */
 	return page[0] == 0 && memcmp(page, page + 1, PAGE_BYTES - 1) == 0;
@@ -87,7 +87,7 @@ enum delta_added delta_add(struct delta_encoder *encoder, size_t page,
 {
 	if (before != NULL && memcmp(now, before, PAGE_BYTES) == 0)
 		return DELTA_UNCHANGED;
-	if (is_zero(now)) {
+	if (delta_is_zero(now)) {
 		if (extend_zero_run(encoder, page))
 			return DELTA_ADDED;
 		if (encoder->n_records == DELTA_BATCH)

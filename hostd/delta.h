@@ -16,6 +16,8 @@
 /* No batch is longer, in bytes. */
 #define DELTA_MAX_BATCH (8 + DELTA_BATCH * (8 + PAGE_BYTES))
 
+bool delta_is_zero(const uint8_t page[PAGE_BYTES]);
+
 /* ---- encoder -------------------------------------------------------------------------------- */
 
 struct delta_encoder;

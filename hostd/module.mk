@@ -23,8 +23,14 @@ UNIT_TESTS += $(B)/tests/hostd/$(1)_test
 endef
 HOSTD_LIBS = -lssl -lcrypto -llz4 -lxxhash $(COMMON_LIBS) -lpthread
 $(eval $(call hostd_unit_test,delta,delta))
+$(eval $(call hostd_unit_test,epoch,epoch delta frame))
 
 $(B)/fuzz/hostd_delta: hostd/delta_fuzz.c hostd/delta.c hostd/delta.h
 	@mkdir -p $(@D)
 	clang $(CPPFLAGS) $(FUZZ_CFLAGS) -o $@ $(filter %.c,$^) -llz4
 FUZZERS += $(B)/fuzz/hostd_delta
+
+$(B)/fuzz/hostd_epoch: hostd/epoch_fuzz.c hostd/epoch.c hostd/delta.c hostd/frame.c hostd/epoch.h
+	@mkdir -p $(@D)
+	clang $(CPPFLAGS) $(FUZZ_CFLAGS) -o $@ $(filter %.c,$^) -llz4 -lxxhash
+FUZZERS += $(B)/fuzz/hostd_epoch
