@@ -6,7 +6,6 @@
  */
 #include "hostd/delta.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <lz4.h>
@@ -24,15 +23,13 @@ struct delta_encoder {
 	size_t n_records, plain_len;
 	uint8_t *last_zero; /* the last record, if it is a run of zero pages */
 	uint8_t plain[MAX_PLAIN];
-	uint8_t batch[HEADER + MAX_PLAIN];
+	uint8_t batch[DELTA_MAX_BATCH];
 };
 
 struct delta_decoder {
 	uint8_t plain[MAX_PLAIN];
 	uint8_t content[PAGE_BYTES];
 };
-
-static_assert(DELTA_MAX_BATCH == HEADER + MAX_PLAIN, "the header tells the truth");
 
 struct delta_encoder *delta_encoder_create(void)
 {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "hostd/dirty.h"
 
+#include <assert.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -102,6 +103,7 @@ static int find_mapping(pid_t pid, const struct stat *st, bool flags, struct map
 				found->watched = false;
 			continue;
 		}
+		// NOLINTNEXTLINE(cert-err34-c): the kernel wrote it
 		if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %4s %" SCNx64 " %x:%x %" SCNu64, &start,
 			    &end, prot, &offset, &major, &minor, &inode) != 7)
 			continue;
@@ -254,8 +256,9 @@ static int map_ram(struct dirty *dirty, const char *ram_path, struct stat *st)
 
 static int make_copy(struct dirty *dirty)
 {
-	void *copy = mmap(NULL, dirty->size, PROT_READ | PROT_WRITE,
-		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+	// cppcheck-suppress invalidFunctionArg ; no file behind anonymous memory
+	void *copy = mmap(NULL, dirty->size, PROT_READ | PROT_WRITE, flags, -1, 0);
 
 	if (copy == MAP_FAILED)
 		return errno;
@@ -283,6 +286,7 @@ int dirty_open(const char *ram_path, pid_t pid, enum dirty_engine engine, bool k
 			error == EINVAL ? "not a file of whole pages" : strerror(error));
 		goto fail;
 	}
+	assert(dirty->n_pages > 0);
 	dirty->pending = calloc(PAGE_SET_WORDS(dirty->n_pages), sizeof(uint64_t));
 	if (dirty->pending == NULL) {
 		error = ENOMEM;
