@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/bgp/bgp_host.h"
 #include "common/bgp/bgp_if.h"
 #include "common/bgp/bgp_nht.h"
 #include "common/bgp/service.h"
@@ -77,8 +78,10 @@ static int configure(const cJSON *json, struct jsonrpc_error *err)
 	cvm_config_free(&config);
 	config = next;
 	configured = true;
-	if (creates)
+	if (creates) {
+		bgp_host_tune_instance();
 		bgp_if_tell_instance();
+	}
 	bgp_if_configure(config.interfaces, config.n_interfaces);
 	bgp_if_configure_routes(config.routes, config.n_routes);
 	bgp_nht_refresh();

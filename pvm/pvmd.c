@@ -211,8 +211,10 @@ static int configure(const cJSON *json, struct jsonrpc_error *err)
 	if (!configured)
 		configured_ms = host_now_ms();
 	configured = true;
-	if (creates)
+	if (creates) {
+		bgp_host_tune_instance();
 		bgp_if_tell_instance();
+	}
 	bgp_if_configure(config.interfaces, config.n_interfaces);
 	originate_connected();
 	bgp_nht_refresh();

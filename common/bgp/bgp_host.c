@@ -15,6 +15,7 @@
 #include "thread.h"
 #include "vrf.h"
 #include "vty.h"
+#include "workqueue.h"
 #include "zclient.h"
 #include "zlog.h"
 
@@ -27,6 +28,8 @@
 #include "common/bgp/bgp_host.h"
 #undef log_debug
 #include "common/log.h"
+
+#define SELECTION_DELAY_MS 5
 
 DEFINE_MGROUP(EDGEPLEX, "edgeplex");
 DEFINE_MTYPE_STATIC(EDGEPLEX, HOST_EVENT, "host event");
@@ -178,6 +181,14 @@ void bgp_host_init(const char *program)
 	bgp_gr_apply_running_config();
 	bgp_pthreads_run();
 	initializing = false;
+}
+
+void bgp_host_tune_instance(void)
+{
+	struct bgp *bgp = bgp_get_default();
+
+	if (bgp && bgp->process_queue)
+		bgp->process_queue->spec.hold = SELECTION_DELAY_MS;
 }
 
 void bgp_host_run(void)
