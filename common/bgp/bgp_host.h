@@ -22,8 +22,8 @@ void bgp_host_init(const char *program);
 __attribute__((noreturn)) void bgp_host_run(void);
 
 /*
- * Call after bgpd's instance was created. Has best paths selected soon after a change: bgpd waits 50 ms
- * for more to come, and a route passes four of our and the core's speakers on its way.
+ * Call after bgpd's instance was created. Has best paths selected soon after a change: bgpd waits
+ * 50 ms for more to come, and a route passes four of our and the core's speakers on its way.
  */
 void bgp_host_tune_instance(void);
 
