@@ -131,6 +131,7 @@ static void test_site_fields(void **state)
 		{"core/route_reflectors", "[]"},
 		{"core/route_reflectors/0", "\"x\""},
 		{"core/mtu", "1279"},
+		{"core/mtu", "2001"},
 		{"core/unknown", "1"},
 		{"transport_label", "15"},
 		{"transport_label", "1048576"},
@@ -168,7 +169,7 @@ static void test_port_fields(void **state)
 		{"addresses/0", "\"192.168.1.1/32\""},
 		{"addresses/1", "\"192.168.1.2/30\""},
 		{"addresses/1", "\"fe80::1/64\""},
-		{"mtu", "9217"},
+		{"mtu", "2001"},
 		{"ce", "[]"},
 		{"ce/0/address", "\"192.168.1.1\""},
 		{"ce/0/address", "\"192.168.1.3\""},
@@ -239,12 +240,12 @@ static void test_patch(void **state)
 	cJSON_Delete(json);
 	cJSON *present = model_site_json(&site);
 
-	cJSON *change = parse("{\"core\":{\"mtu\":9000,\"gateway\":\"192.0.2.1\"},\"asn\":65000,"
+	cJSON *change = parse("{\"core\":{\"mtu\":1900,\"gateway\":\"192.0.2.1\"},\"asn\":65000,"
 			      "\"labels\":\"16-99\"}");
 	cJSON *patched = model_patch(present, change, mutable, &problem);
 	assert_non_null(patched);
 	assert_int_equal(model_site_read(patched, &site, &problem), 0);
-	assert_int_equal(site.core_mtu, 9000);
+	assert_int_equal(site.core_mtu, 1900);
 	assert_int_equal(site.labels.first, 16);
 	cJSON_Delete(change);
 	cJSON_Delete(patched);
