@@ -360,17 +360,6 @@ static void port_show(struct api_request *request)
 		request->answer = port_json(request, &port, &site);
 }
 
-/* What a change may touch comes from `wanted`, everything else stays. */
-static void take_changes(struct port *port, const struct port *wanted)
-{
-	port->n_addresses = wanted->n_addresses;
-	memcpy(port->addresses, wanted->addresses, sizeof(port->addresses));
-	port->n_ce = wanted->n_ce;
-	memcpy(port->ce, wanted->ce, sizeof(port->ce));
-	port->has_ce_mac = wanted->has_ce_mac;
-	port->ce_mac = wanted->ce_mac;
-}
-
 static void port_change(struct api_request *request)
 {
 	static const char *const mutable[] = {"addresses", "ce", "ce_mac", NULL};
@@ -389,8 +378,7 @@ static void port_change(struct api_request *request)
 	if (patched == NULL)
 		return;
 	if (model_port_read(patched, &wanted, &request->problem) == 0) {
-		take_changes(&port, &wanted);
-		if (engine_port_change(api->engine, &port, wait_s, &op, &request->problem) == 0)
+		if (engine_port_change(api->engine, &wanted, wait_s, &op, &request->problem) == 0)
 			accepted(request, &op);
 	}
 	cJSON_Delete(patched);

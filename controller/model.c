@@ -15,8 +15,8 @@
 #define LABEL_MIN 16 /* lower ones are reserved (RFC 3032) */
 #define LABEL_MAX 1048575
 #define VLAN_MAX 4094
-#define MTU_MIN 1280 /* IPv6's least (RFC 8200, section 5) */
-#define MTU_MAX 2000 /* the forwarder holds a frame in one buffer of 2 KiB */
+#define MTU_MIN 1280     /* IPv6's least (RFC 8200, section 5) */
+#define MTU_MAX 2000     /* the forwarder holds a frame in one buffer of 2 KiB */
 #define VPN_ID_MAX 65535 /* an RT of a four-byte AS has 16 bits for it (RFC 4360) */
 
 /* ---- reading an object -------------------------------------------------------------------- */

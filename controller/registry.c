@@ -749,26 +749,46 @@ out:
 	return finish(store, dry_run, problem);
 }
 
-static int check_port_active(struct store *store, const struct port *port, struct problem *problem)
+static int check_port_idle(struct store *store, const struct port *port, struct problem *problem)
 {
 	char object[48];
 	snprintf(object, sizeof(object), "port/%s", port->name);
 	return check_idle(store, object, problem);
 }
 
-int registry_port_change(
-	struct store *store, const struct port *port, struct operation *op, struct problem *problem)
+/* What a change may touch comes from `wanted`, everything else stays as it is now. */
+static void take_changes(struct port *port, const struct port *wanted)
+{
+	port->n_addresses = wanted->n_addresses;
+	memcpy(port->addresses, wanted->addresses, sizeof(port->addresses));
+	port->n_ce = wanted->n_ce;
+	memcpy(port->ce, wanted->ce, sizeof(port->ce));
+	port->has_ce_mac = wanted->has_ce_mac;
+	port->ce_mac = wanted->ce_mac;
+}
+
+int registry_port_change(struct store *store, const struct port *wanted, struct operation *op,
+	struct problem *problem)
 {
 	struct site site;
+	struct port port;
 	if (begin(store, problem) != 0)
 		return -1;
-	if (check_port_active(store, port, problem) != 0 ||
-		referred_site(store, port->site, &site, problem) != 0)
+	if (registry_find_port(store, wanted->name, &port, problem) != 0 ||
+		check_port_idle(store, &port, problem) != 0 ||
+		referred_site(store, port.site, &site, problem) != 0)
 		goto out;
-	check_port(store, port, &site, problem);
+	if (port.state != PORT_ACTIVE) {
+		problem_set(problem, 409, "not-ready",
+			"port %s is half made or half deleted: delete it, then create it again",
+			port.name);
+		goto out;
+	}
+	take_changes(&port, wanted);
+	check_port(store, &port, &site, problem);
 	if (problem->status != 0)
 		goto out;
-	if (store_port_update(store, port) != 0)
+	if (store_port_update(store, &port) != 0)
 		database_failed(store, problem);
 	else
 		add_operation(store, op, problem);
@@ -783,7 +803,7 @@ int registry_port_delete(
 	if (begin(store, problem) != 0)
 		return -1;
 	if (registry_find_port(store, name, &port, problem) != 0 ||
-		check_port_active(store, &port, problem) != 0)
+		check_port_idle(store, &port, problem) != 0)
 		goto out;
 	port.state = PORT_DELETING;
 	if (store_port_update(store, &port) != 0)

@@ -39,7 +39,11 @@ typedef bool (*registry_reachable_fn)(void *ctx, int64_t server_id);
  */
 int registry_port_create(struct store *store, struct port *port, struct operation *op,
 	registry_reachable_fn reachable, void *ctx, bool dry_run, struct problem *problem);
-int registry_port_change(struct store *store, const struct port *port, struct operation *op,
+/*
+ * Takes addresses, CEs and the CE's MAC of the port of this name from `wanted`, and nothing else:
+ * an operation may have gone on since it was read. Only an active port can be changed.
+ */
+int registry_port_change(struct store *store, const struct port *wanted, struct operation *op,
 	struct problem *problem);
 int registry_port_delete(
 	struct store *store, const char *name, struct operation *op, struct problem *problem);

@@ -427,6 +427,39 @@ static void test_one_operation_at_a_time(void **state)
 	assert_int_equal(port.state, PORT_DELETING);
 }
 
+/* A caller read the port while an operation worked on it; what that one noted must stay. */
+static void test_change_touches_only_what_may_change(void **state)
+{
+	struct fixture *f = *state;
+	struct problem problem = {0};
+	populate(f);
+	struct port port = make_port("p", "green", "a", "c1", "10.9.1.1/30", "10.9.1.2");
+	assert_int_equal(create_port(f, &port, &problem), 0);
+	int64_t id;
+	struct operation running;
+	assert_int_equal(store_operation_of(f->store, "port/p", &id), 0);
+	assert_int_equal(store_operation_get(f->store, id, &running), 0);
+	running.state = OPERATION_FAILED;
+	assert_int_equal(store_operation_update(f->store, &running), 0);
+
+	struct port stale, now;
+	assert_int_equal(store_port_get(f->store, "p", &stale), 0);
+	stale.ce[0].asn = 65199;
+	struct operation op = make_operation("port/p");
+	expect(&problem, registry_port_change(f->store, &stale, &op, &problem), 409, NULL);
+
+	assert_int_equal(store_port_get(f->store, "p", &now), 0);
+	now.state = PORT_ACTIVE;
+	now.started = now.in_cvm = now.in_fabric = true;
+	assert_int_equal(store_port_update(f->store, &now), 0);
+	problem = (struct problem){0};
+	assert_int_equal(registry_port_change(f->store, &stale, &op, &problem), 0);
+	assert_int_equal(store_port_get(f->store, "p", &now), 0);
+	assert_int_equal(now.state, PORT_ACTIVE);
+	assert_true(now.started && now.in_cvm && now.in_fabric);
+	assert_int_equal(now.ce[0].asn, 65199);
+}
+
 static void test_everything_survives_reopening(void **state)
 {
 	struct fixture *f = *state;
@@ -514,6 +547,7 @@ int main(void)
 		TEST(test_unreachable_servers_are_not_chosen),
 		TEST(test_what_is_used_stays),
 		TEST(test_one_operation_at_a_time),
+		TEST(test_change_touches_only_what_may_change),
 		TEST(test_everything_survives_reopening),
 		TEST(test_double_allocation_is_impossible),
 		TEST(test_events_are_limited),

@@ -180,7 +180,8 @@ void engine_input(struct engine *engine, unsigned port, struct rte_mbuf *m)
 	from = eth->src_addr;
 	ethertype = rte_be_to_cpu_16(eth->ether_type);
 	m->port = (uint16_t)port;
-	/* Of an earlier packet in this buffer; a frame whose label is swapped is never looked into. */
+	/* Of an earlier packet in this buffer; a frame whose label is swapped is never looked into.
+	 */
 	m->hash.usr = 0;
 	rte_pktmbuf_adj(m, sizeof(*eth));
 	switch (ethertype) {
