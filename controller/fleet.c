@@ -64,7 +64,11 @@ struct fleet_server {
 
 struct fleet_vm {
 	struct fleet_vm *next;
+	struct fleet *fleet;
 	unsigned refs;
+	pthread_t keeper; /* of its own: a guest that hangs holds up nobody else */
+	bool has_keeper, removed, kicked;
+	pthread_cond_t wake; /* with fleet->lock */
 	char object[48];
 	char uuid[MODEL_UUID_SIZE];
 	bool is_cvm;
@@ -226,6 +230,10 @@ static void kick_locked(struct fleet *fleet)
 	for (struct fleet_site *site = fleet->sites; site != NULL; site = site->next) {
 		site->kicked = true;
 		pthread_cond_signal(&site->wake);
+	}
+	for (struct fleet_vm *vm = fleet->vms; vm != NULL; vm = vm->next) {
+		vm->kicked = true;
+		pthread_cond_signal(&vm->wake);
 	}
 }
 
@@ -613,10 +621,16 @@ static int gone(struct problem *problem, const char *object)
 	return problem_set(problem, 404, "not-found", "%s doesn't exist (any more)", object);
 }
 
+static void *vm_keeper_main(void *arg);
+
+/* Its keeper holds no reference, so it never gets here itself. */
 static void vm_free(struct fleet *fleet, struct fleet_vm *vm)
 {
+	if (vm->has_keeper)
+		pthread_join(vm->keeper, NULL);
 	guest_close(vm->guest);
 	server_unref(fleet, vm->server);
+	pthread_cond_destroy(&vm->wake);
 	pthread_mutex_destroy(&vm->life);
 	cJSON_Delete(vm->daemon);
 	cJSON_Delete(vm->fwd);
@@ -667,6 +681,7 @@ static struct fleet_vm *vm_ref(struct fleet *fleet, const char *object, const st
 		problem_set(problem, 500, "internal", "no memory");
 		return NULL;
 	}
+	made->fleet = fleet;
 	made->refs = 2; /* the list's and the caller's */
 	made->server = server;
 	made->guest = guest;
@@ -676,6 +691,7 @@ static struct fleet_vm *vm_ref(struct fleet *fleet, const char *object, const st
 	snprintf(made->object, sizeof(made->object), "%s", object);
 	snprintf(made->uuid, sizeof(made->uuid), "%s", target->uuid);
 	pthread_mutex_init(&made->life, NULL);
+	cond_init(&made->wake);
 
 	pthread_mutex_lock(&fleet->lock);
 	vm = vm_find(fleet, target->uuid);
@@ -684,6 +700,11 @@ static struct fleet_vm *vm_ref(struct fleet *fleet, const char *object, const st
 	} else {
 		made->next = fleet->vms;
 		fleet->vms = made;
+		made->has_keeper = pthread_create(&made->keeper, NULL, vm_keeper_main, made) == 0;
+		if (!made->has_keeper)
+			log_error("no thread could be started for the VM, restart edgeplexd "
+				  "object=%s",
+				object);
 	}
 	pthread_mutex_unlock(&fleet->lock);
 	if (vm == NULL)
@@ -700,6 +721,8 @@ static void vm_forget(struct fleet *fleet, struct fleet_vm *vm)
 	for (struct fleet_vm **at = &fleet->vms; *at != NULL; at = &(*at)->next) {
 		if (*at == vm) {
 			*at = vm->next;
+			vm->removed = true;
+			pthread_cond_signal(&vm->wake);
 			listed = true;
 			break;
 		}
@@ -1018,7 +1041,7 @@ bool fleet_cvm_answers(struct fleet *fleet, const char *site)
 	pthread_mutex_lock(&fleet->lock);
 	for (struct fleet_vm *vm = fleet->vms; vm != NULL; vm = vm->next) {
 		if (strcmp(vm->object, object) == 0)
-			answers = guest_connected(vm->guest);
+			answers = vm->state == FLEET_VM_RUNNING && guest_connected(vm->guest);
 	}
 	pthread_mutex_unlock(&fleet->lock);
 	return answers;
@@ -1374,25 +1397,54 @@ static void keep_configured(struct fleet *fleet, struct fleet_vm *vm, const stru
 	cJSON_Delete(status);
 }
 
-static void keep_vm(struct fleet *fleet, const char *object)
+static void keep_vm(struct fleet *fleet, struct fleet_vm *vm)
+{
+	struct target target;
+	char missing[512];
+	/* Busy: somebody is just doing something to it, and will see how it does. */
+	if (pthread_mutex_trylock(&vm->life) != 0)
+		return;
+	if (target_load(fleet, vm->object, &target) == 0 && target.started &&
+		strcmp(target.uuid, vm->uuid) == 0 && keep_running(fleet, vm, &target)) {
+		look(fleet, vm, missing, sizeof(missing));
+		keep_configured(fleet, vm, &target);
+	}
+	pthread_mutex_unlock(&vm->life);
+}
+
+static void *vm_keeper_main(void *arg)
+{
+	struct fleet_vm *vm = arg;
+	struct fleet *fleet = vm->fleet;
+	pthread_mutex_lock(&fleet->lock);
+	while (!fleet->stopping && !vm->removed) {
+		vm->kicked = false;
+		pthread_mutex_unlock(&fleet->lock);
+		keep_vm(fleet, vm);
+		pthread_mutex_lock(&fleet->lock);
+		struct timespec until = deadline_in(KEEPER_INTERVAL_MS);
+		int err = 0;
+		while (!fleet->stopping && !vm->removed && !vm->kicked && err == 0)
+			err = pthread_cond_timedwait(&vm->wake, &fleet->lock, &until);
+	}
+	pthread_mutex_unlock(&fleet->lock);
+	return NULL;
+}
+
+/* Sees to it that a VM that should run has an entry, and with it a keeper. */
+static void ensure_kept(struct fleet *fleet, const char *object)
 {
 	struct target target;
 	struct problem problem = {0};
-	char missing[512];
 	if (target_load(fleet, object, &target) != 0 || !target.started)
 		return;
 	struct fleet_vm *vm = vm_ref(fleet, object, &target, &problem);
 	if (vm == NULL)
 		return;
-	/* Busy: somebody is just doing something to it, and will see how it does. */
-	if (pthread_mutex_trylock(&vm->life) == 0) {
-		if (target_load(fleet, object, &target) == 0 && target.started &&
-			keep_running(fleet, vm, &target)) {
-			look(fleet, vm, missing, sizeof(missing));
-			keep_configured(fleet, vm, &target);
-		}
-		pthread_mutex_unlock(&vm->life);
-	}
+	/* Deleted just now: the entry was forgotten before we made it anew. */
+	if (target_load(fleet, object, &target) != 0 || !target.started ||
+		strcmp(target.uuid, vm->uuid) != 0)
+		vm_forget(fleet, vm);
 	vm_unref(fleet, vm);
 }
 
@@ -1403,13 +1455,13 @@ static void keep_site(struct fleet *fleet, struct fleet_site *site)
 	char object[48];
 	keep_switch(fleet, site);
 	snprintf(object, sizeof(object), "cvm/%s", site->name);
-	keep_vm(fleet, object);
+	ensure_kept(fleet, object);
 	if (store_port_list(fleet->store, &ports, &n) != 0)
 		return;
 	for (size_t i = 0; i < n && !is_stopping(fleet); i++) {
 		snprintf(object, sizeof(object), "port/%s", ports[i].name);
 		if (ports[i].site_id == site->id)
-			keep_vm(fleet, object);
+			ensure_kept(fleet, object);
 	}
 	free(ports);
 }

@@ -5,9 +5,10 @@
 /*
  * The real things: edge switches, servers and VMs, and making them be what the store says.
  *
- * Each site has a thread, its keeper: every 2 s, and whenever it is kicked, it compares what should
- * be with what is, and mends the difference: rules of the switch, VMs that should run but don't,
- * configurations that aren't the newest. Operations call the same functions to have something done
+ * Each site's switch and each VM has a thread, its keeper: every 2 s, and whenever it is kicked, it
+ * compares what should be with what is, and mends the difference: rules of the switch, VMs that
+ * should run but don't, configurations that aren't the newest. A VM or a server that hangs holds up
+ * its own keeper only. Operations call the same functions to have something done
  * now and to hear how it went. So whatever is interrupted is mended by whoever comes next.
  *
  * Objects are named as in the API: "port/green-a" is a port's PVM, "cvm/a" a site's CVM. Functions
@@ -79,7 +80,7 @@ int fleet_sync_switch(
 int fleet_vm_start(struct fleet *fleet, const char *object, struct problem *problem);
 /* Gives the object's guest its configuration, unless it has it. */
 int fleet_vm_configure(struct fleet *fleet, const char *object, struct problem *problem);
-/* Is the channel to the site's CVM open? Doesn't block. */
+/* Has the site's CVM answered when it was last asked? Doesn't block. */
 bool fleet_cvm_answers(struct fleet *fleet, const char *site);
 /* Ends the object's VM, wherever it stands. */
 int fleet_vm_stop(struct fleet *fleet, const char *object, struct problem *problem);

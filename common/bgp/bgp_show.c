@@ -61,10 +61,15 @@ static cJSON *show_family(struct peer *peer, const struct family *f)
 	return o;
 }
 
+/*
+ * Why the session isn't up; nothing while it is. bgpd gives a new neighbour the reason "no family
+ * activated", which was true only until its next line of configuration.
+ */
 static void last_error(struct peer *peer, char *text, size_t size)
 {
 	text[0] = '\0';
-	if (!peer->last_reset || peer->last_reset == PEER_DOWN_WAITING_OPEN)
+	if (!peer->last_reset || peer->last_reset == PEER_DOWN_WAITING_OPEN ||
+		peer->last_reset == PEER_DOWN_NOAFI_ACTIVATED || peer_established(peer))
 		return;
 	if (peer->last_reset == PEER_DOWN_NOTIFY_SEND ||
 		peer->last_reset == PEER_DOWN_NOTIFY_RECEIVED)

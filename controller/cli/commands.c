@@ -344,9 +344,9 @@ static const struct verb port_verbs[] = {
 		.details =
 			"Done when the port carries routes: every session to the customer and "
 			"the one to the CVM are Established, and the forwarder has the whole FIB. "
-			"If a step fails, what was made is taken back. If only the routes don't "
-			"come, the "
-			"port stays, and the error says what is missing.",
+			"If a step before the last fails, everything is taken back. If only the "
+			"routes don't come, the port stays and comes up by itself, and the error "
+			"says which session is in which state.",
 		.example =
 			"port create green-a --customer green --site a --switch-port cust1 "
 			"--address 192.168.1.1/30 --address fd00:a1::1/64 --ce 192.168.1.2,65101 "

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "controller/cli/help.h"
 
+#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -174,7 +175,7 @@ static void write_verb_help(FILE *out, const struct noun *noun, const struct ver
 	write_folded(out, text, column - strlen(name), 8);
 	free(text);
 	fputc('\n', out);
-	text = mem_printf("%c%s.%s%s", verb->summary[0] - 'a' + 'A', verb->summary + 1,
+	text = mem_printf("%c%s.%s%s", toupper((unsigned char)verb->summary[0]), verb->summary + 1,
 		verb->details ? " " : "", verb->details ? verb->details : "");
 	write_folded(out, text, 0, 0);
 	free(text);
@@ -202,7 +203,7 @@ static void write_verb_help(FILE *out, const struct noun *noun, const struct ver
 static void write_noun_help(FILE *out, const struct noun *noun)
 {
 	fprintf(out, "Usage: edgeplex %s VERB\n\n%c%s.\n\nVerbs:\n", noun->name,
-		noun->summary[0] - 'a' + 'A', noun->summary + 1);
+		toupper((unsigned char)noun->summary[0]), noun->summary + 1);
 	for (const struct verb *verb = noun->verbs; verb->name; verb++) {
 		struct mem_stream left;
 		char *text;
@@ -320,7 +321,7 @@ static void roff_verb(FILE *out, const struct noun *noun, const struct verb *ver
 	char *name = name_of(noun, verb);
 
 	roff_line(out, ".SS", name + strlen("edgeplex "));
-	fputc(verb->summary[0] - 'a' + 'A', out);
+	fputc(toupper((unsigned char)verb->summary[0]), out);
 	roff(out, verb->summary + 1);
 	fputs(".\n", out);
 	if (verb->details) {

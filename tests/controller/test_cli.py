@@ -448,6 +448,8 @@ def test_every_command_has_help_completion_and_its_place_in_the_manual():
     assert {("port", "create"), ("pvm", "signal"), ("status", None)} <= set(pairs)
     with open(f"{BUILD}/man/edgeplex.1", encoding="utf-8") as file:
         manual = file.read().replace("\\-", "-")
+    for noun in {noun for noun, verb in pairs if verb}:
+        assert Run([noun, "--help"]).expect(OK).out.split("\n\n")[1][0].isupper()
     for noun, verb in pairs:
         words = [noun, verb] if verb else [noun]
         text = Run([*words, "--help"]).expect(OK).out

@@ -315,7 +315,8 @@ def test_a_wrong_configuration_names_the_field_and_changes_nothing(net):
         assert (caught.value.code, caught.value.field) == (-32602, field), (path, value)
         assert str(caught.value)
     assert net.pvmd.call("config") == before
-    assert [n["resets"] for n in net.pvmd.status()["neighbors"]] == [0, 0]
+    assert [(n["resets"], n["last_error"]) for n in net.pvmd.status()["neighbors"]] \
+        == [(0, None)] * 2
     for verb, params, field in (("routes", {"family": "vpnv4"}, "/family"),
                                 ("routes", {"family": "ipv4", "prefix": "1"}, "/prefix"),
                                 ("routes", {"family": "ipv4", "limit": 1001}, "/limit"),
