@@ -122,6 +122,13 @@ static enum MHD_Result send_answer(struct api_request *request, const char *allo
 		request->location[0] = '\0';
 		type = "application/problem+json";
 	}
+	if (request->stream != NULL && request->problem.status == 0) {
+		enum MHD_Result queued =
+			MHD_queue_response(request->connection, MHD_HTTP_OK, request->stream);
+		MHD_destroy_response(request->stream);
+		request->api->requests[API_OK]++;
+		return queued;
+	}
 	char *text = request->text;
 	if (text == NULL)
 		text = request->answer != NULL ? cJSON_PrintUnformatted(request->answer)

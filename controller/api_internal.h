@@ -29,10 +29,11 @@ struct api_request {
 	char name[64];     /* what {name} or {id} stands for in the route; "" if nothing */
 	const cJSON *body; /* NULL: none was sent */
 
-	int status;        /* of the answer; 200 unless changed */
-	cJSON *answer;     /* the caller's */
-	char *text;        /* instead of `answer`: plain text */
-	char location[96]; /* "": no such header */
+	int status;                  /* of the answer; 200 unless changed */
+	cJSON *answer;               /* the caller's */
+	char *text;                  /* instead of `answer`: plain text */
+	struct MHD_Response *stream; /* instead of `answer`: what goes on; queued, then let go */
+	char location[96];           /* "": no such header */
 	struct problem problem;
 };
 

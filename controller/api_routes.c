@@ -14,6 +14,9 @@
 #define LIST_LIMIT 1000
 #define WAIT_MS_MAX 60000
 #define GUEST_QUERY_MS 10000
+#define EVENT_HEARTBEAT_MS 15000 /* well within the API's limit for idle connections */
+#define EVENT_BATCH 100
+#define EVENT_BLOCK 4096
 
 static void database_failed(struct api_request *request)
 {
@@ -718,46 +721,177 @@ static void add_time(cJSON *json, const char *name, int64_t ms)
 	cJSON_AddStringToObject(json, name, text);
 }
 
+static int64_t now_ms(void)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+static cJSON *event_json(const struct event *event)
+{
+	cJSON *json = cJSON_CreateObject();
+	cJSON_AddNumberToObject(json, "id", (double)event->id);
+	add_time(json, "time", event->time_ms);
+	cJSON_AddStringToObject(json, "severity", event->severity);
+	cJSON_AddStringToObject(json, "object", event->object);
+	cJSON_AddStringToObject(json, "text", event->text);
+	return json;
+}
+
+/* A connection that server-sent events go out of. */
+struct event_stream {
+	struct api *api;
+	int64_t after; /* the last event that was sent */
+	uint64_t seen; /* of fleet_event_wait() */
+	char *text;    /* NULL, or what is being sent */
+	size_t len, sent;
+};
+
+/* The next events after those that were sent, as text; a comment if there are none for long. */
+static bool fill_stream(struct event_stream *stream)
+{
+	struct event *events = NULL;
+	size_t n = 0;
+	if (!fleet_event_wait(stream->api->fleet, &stream->seen, EVENT_HEARTBEAT_MS) ||
+		store_event_list(stream->api->store, stream->after, EVENT_BATCH, &events, &n) != 0)
+		return false;
+	if (n == EVENT_BATCH)
+		stream->seen = 0; /* there may be more already */
+	FILE *out = open_memstream(&stream->text, &stream->len);
+	for (size_t i = 0; i < n && out != NULL; i++) {
+		cJSON *json = event_json(&events[i]);
+		char *line = cJSON_PrintUnformatted(json);
+		fprintf(out, "id: %lld\ndata: %s\n\n", (long long)events[i].id,
+			line != NULL ? line : "{}");
+		cJSON_free(line);
+		cJSON_Delete(json);
+		stream->after = events[i].id;
+	}
+	if (n == 0 && out != NULL)
+		fputs(":\n\n", out);
+	free(events);
+	stream->sent = 0;
+	return out != NULL && fclose(out) == 0;
+}
+
+/* On the connection's own thread, which may wait. */
+static ssize_t read_stream(void *ctx, uint64_t pos, char *buf, size_t max)
+{
+	struct event_stream *stream = ctx;
+	(void)pos;
+	if (stream->text == NULL && !fill_stream(stream))
+		return MHD_CONTENT_READER_END_OF_STREAM;
+	size_t n = stream->len - stream->sent;
+	if (n > max)
+		n = max;
+	memcpy(buf, stream->text + stream->sent, n);
+	stream->sent += n;
+	if (stream->sent == stream->len) {
+		free(stream->text);
+		stream->text = NULL;
+	}
+	return (ssize_t)n;
+}
+
+static void free_stream(void *ctx)
+{
+	struct event_stream *stream = ctx;
+	free(stream->text);
+	free(stream);
+}
+
+static void stream_events(struct api_request *request, int64_t after)
+{
+	struct event_stream *stream = calloc(1, sizeof(*stream));
+	if (stream != NULL) {
+		stream->api = request->api;
+		stream->after = after;
+		request->stream = MHD_create_response_from_callback(
+			MHD_SIZE_UNKNOWN, EVENT_BLOCK, read_stream, stream, free_stream);
+	}
+	if (request->stream == NULL) {
+		free(stream);
+		problem_set(&request->problem, 500, "internal", "no memory");
+		return;
+	}
+	MHD_add_response_header(request->stream, "Content-Type", "text/event-stream");
+	MHD_add_response_header(request->stream, "Cache-Control", "no-store");
+}
+
+/* Where a stream goes on that broke: the header wins, as browsers send it (HTML, 9.2.4). */
+static int64_t stream_begin(struct api_request *request, int64_t after)
+{
+	const char *last =
+		MHD_lookup_connection_value(request->connection, MHD_HEADER_KIND, "Last-Event-ID");
+	if (last == NULL)
+		return after;
+	char *end;
+	errno = 0;
+	long long id = strtoll(last, &end, 10);
+	return *last < '0' || *last > '9' || *end != '\0' || errno != 0 ? after : id;
+}
+
+/* As store_event_list(), but waits up to `wait_ms` until there is one. Errno. */
+static int await_events(struct api *api, int64_t after, size_t limit, unsigned wait_ms,
+	struct event **events, size_t *n)
+{
+	uint64_t seen = 0;
+	int64_t until = now_ms() + wait_ms, left = wait_ms;
+	fleet_event_wait(api->fleet, &seen, 0);
+	for (;;) {
+		int err = store_event_list(api->store, after, limit, events, n);
+		if (err != 0 || *n > 0 || left <= 0)
+			return err;
+		free(*events);
+		*events = NULL;
+		left = fleet_event_wait(api->fleet, &seen, (unsigned)left) ? until - now_ms() : 0;
+	}
+}
+
 static void events_list(struct api_request *request)
 {
 	struct event *events;
 	size_t n;
+	const char *accept =
+		MHD_lookup_connection_value(request->connection, MHD_HEADER_KIND, "Accept");
+	bool newest = api_query(request, "before") != NULL;
 	int64_t after = api_query_number(request, "after", INT64_MAX, 0);
+	int64_t before = api_query_number(request, "before", INT64_MAX, 0);
 	int64_t limit = api_query_number(request, "limit", LIST_LIMIT, LIST_LIMIT);
-	if (after < 0 || limit < 0)
+	int64_t wait_ms = api_query_number(request, "wait_ms", WAIT_MS_MAX, 0);
+	if (after < 0 || before < 0 || limit < 0 || wait_ms < 0)
 		return;
-	if (store_event_list(request->api->store, after, (size_t)limit, &events, &n) != 0) {
+	if (accept != NULL && strstr(accept, "text/event-stream") != NULL) {
+		stream_events(request, stream_begin(request, after));
+		return;
+	}
+	int err = newest ? store_event_newest(
+				   request->api->store, after, before, (size_t)limit, &events, &n)
+			 : await_events(request->api, after, (size_t)limit, (unsigned)wait_ms,
+				   &events, &n);
+	if (err != 0) {
 		database_failed(request);
 		return;
 	}
 	cJSON *items = cJSON_CreateArray();
-	for (size_t i = 0; i < n; i++) {
-		cJSON *item = cJSON_CreateObject();
-		cJSON_AddNumberToObject(item, "id", (double)events[i].id);
-		add_time(item, "time", events[i].time_ms);
-		cJSON_AddStringToObject(item, "severity", events[i].severity);
-		cJSON_AddStringToObject(item, "object", events[i].object);
-		cJSON_AddStringToObject(item, "text", events[i].text);
-		cJSON_AddItemToArray(items, item);
-	}
+	for (size_t i = 0; i < n; i++)
+		cJSON_AddItemToArray(items, event_json(&events[i]));
 	free(events);
 	answer_list(request, items);
 }
 
 static void health(struct api_request *request)
 {
-	struct timespec now;
 	struct site *sites = NULL;
 	size_t n = 0;
 	bool database = store_site_list(request->api->store, &sites, &n) == 0;
 	free(sites);
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	int64_t ms = (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 	request->answer = cJSON_CreateObject();
 	cJSON_AddStringToObject(request->answer, "status", database ? "ok" : "database failed");
 	cJSON_AddStringToObject(request->answer, "version", API_VERSION);
 	cJSON_AddNumberToObject(
-		request->answer, "uptime_ms", (double)(ms - request->api->started_ms));
+		request->answer, "uptime_ms", (double)(now_ms() - request->api->started_ms));
 }
 
 /* ---- the table ---------------------------------------------------------------------------- */
@@ -786,7 +920,9 @@ static const struct api_parameter operations_parameters[] = {
 };
 static const struct api_parameter events_parameters[] = {
 	{"after", "only events with a higher id"},
-	{"limit", "at most so many, oldest first"},
+	{"before", "only events with a lower id (0: any), newest first"},
+	{"limit", "at most so many; oldest first without \"before\""},
+	{"wait_ms", "wait up to this long for one (not with \"before\")"},
 	{0},
 };
 
@@ -858,7 +994,9 @@ const struct api_route api_routes[] = {
 		NULL, operations_parameters},
 	{"GET", "/v1/operations/{id}", operation_show, "Show an operation, or wait for its news",
 		NULL, 200, "Operation", operation_parameters},
-	{"GET", "/v1/events", events_list, "List the events", NULL, 200, NULL, events_parameters},
+	{"GET", "/v1/events", events_list,
+		"List the events; with Accept: text/event-stream, follow them", NULL, 200, NULL,
+		events_parameters},
 	{"GET", "/v1/openapi.json", api_openapi, "This document", NULL, 200, NULL, NULL},
 	{"GET", "/v1/health", health, "Is the controller well?", NULL, 200, NULL, NULL},
 	{"GET", "/metrics", api_metrics, "Prometheus metrics", NULL, 200, NULL, NULL},

@@ -112,6 +112,8 @@ struct fleet {
 struct target {
 	bool is_cvm;
 	struct port port; /* if !is_cvm */
+	uint64_t events_stored; /* since the start, plus one */
+	pthread_cond_t stored_cond;
 	struct cvm cvm;   /* the VM itself, or the CVM of the port's site */
 	struct site site;
 	const char *uuid;
@@ -224,11 +226,26 @@ static void *scribe_main(void *arg)
 }
 
 /* ---- sites -------------------------------------------------------------------------------- */
+		fleet->events_stored++;
+		pthread_cond_broadcast(&fleet->stored_cond);
 
 static void kick_locked(struct fleet *fleet)
 {
 	for (struct fleet_site *site = fleet->sites; site != NULL; site = site->next) {
 		site->kicked = true;
+bool fleet_event_wait(struct fleet *fleet, uint64_t *seen, unsigned ms)
+{
+	struct timespec until = deadline_in(ms);
+	int err = 0;
+	pthread_mutex_lock(&fleet->lock);
+	while (!fleet->stopping && fleet->events_stored == *seen && err == 0)
+		err = pthread_cond_timedwait(&fleet->stored_cond, &fleet->lock, &until);
+	*seen = fleet->events_stored;
+	bool go_on = !fleet->stopping;
+	pthread_mutex_unlock(&fleet->lock);
+	return go_on;
+}
+
 		pthread_cond_signal(&site->wake);
 	}
 	for (struct fleet_vm *vm = fleet->vms; vm != NULL; vm = vm->next) {
@@ -1579,3 +1596,7 @@ void fleet_free(struct fleet *fleet)
 	pthread_cond_destroy(&fleet->event_cond);
 	free(fleet);
 }
+	fleet->events_stored = 1;
+	cond_init(&fleet->stored_cond);
+	pthread_cond_broadcast(&fleet->stored_cond);
+	pthread_cond_destroy(&fleet->stored_cond);

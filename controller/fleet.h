@@ -116,4 +116,10 @@ const char *fleet_vm_state_name(enum fleet_vm_state state);
 __attribute__((format(printf, 4, 5))) void fleet_event(
 	struct fleet *fleet, const char *severity, const char *object, const char *fmt, ...);
 
+/*
+ * Waits up to `ms` until more events are stored than when `*seen` was last set by this function (0:
+ * returns at once), and sets it. Returns false at once when the fleet shuts down.
+ */
+bool fleet_event_wait(struct fleet *fleet, uint64_t *seen, unsigned ms);
+
 #endif

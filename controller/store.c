@@ -1118,3 +1118,17 @@ int store_event_list(
 	unlock(store);
 	return err;
 }
+
+int store_event_newest(struct store *store, int64_t after, int64_t before, size_t limit,
+	struct event **events, size_t *n)
+{
+	lock(store);
+	int err = read_list(store,
+		prepare(store,
+			"SELECT id, time_ms, severity, object, text FROM events"
+			" WHERE id > ? AND id < ? ORDER BY id DESC LIMIT ?",
+			"iii", after, before > 0 ? before : INT64_MAX, (int64_t)limit),
+		read_event, sizeof(**events), (void **)events, n);
+	unlock(store);
+	return err;
+}

@@ -132,5 +132,8 @@ int store_event_add(
 /* Oldest first, those with an id above `after`. */
 int store_event_list(
 	struct store *store, int64_t after, size_t limit, struct event **events, size_t *n);
+/* Newest first, those above `after` and below `before` (0: from the newest). */
+int store_event_newest(struct store *store, int64_t after, int64_t before, size_t limit,
+	struct event **events, size_t *n);
 
 #endif

@@ -545,10 +545,11 @@ static const struct option event_options[] = {
 		.type = VALUE_NUMBER,
 		.value = "ID",
 		.help = "only those after the event of this number"},
-	LIMIT_OPTION, END_OPTIONS};
+	{.name = "follow", .help = "write events as they happen, the newest last"}, LIMIT_OPTION,
+	END_OPTIONS};
 
 static const struct verb event_verbs[] = {{.name = "list",
-						  .summary = "list what happened, the newest last",
+						  .summary = "list what happened, the newest first",
 						  .options = event_options,
 						  .run = event_run_list},
 	END_VERBS};

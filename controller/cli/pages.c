@@ -104,8 +104,10 @@ static int get_page(struct cli *cli, const struct pages *pages, const char *afte
 	unsigned long limit, cJSON **page)
 {
 	char *escaped = client_escape(after ? after : "");
-	char *path = mem_printf("%s?%s%slimit=%lu%s%s", pages->path, pages->query,
-		*pages->query ? "&" : "", limit, after ? "&after=" : "", escaped);
+	const char *cursor = pages->cursor ? pages->cursor : "after";
+	char *path = mem_printf("%s?%s%slimit=%lu%s%s%s%s", pages->path, pages->query,
+		*pages->query ? "&" : "", limit, after ? "&" : "", after ? cursor : "",
+		after ? "=" : "", escaped);
 	int code = cli_get(cli, path, page);
 
 	free(path);

@@ -15,6 +15,7 @@
 struct pages {
 	const char *path, *query; /* of the request; the query without '?', or "" */
 	const char *after;        /* where to begin; NULL: at the beginning */
+	const char *cursor;       /* the parameter that gets it; NULL: "after" */
 	const char *list;         /* field that holds the objects of a page */
 	const char
 		*key; /* field of an object that goes into "after"; NULL: "next" of the page does */

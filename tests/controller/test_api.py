@@ -403,6 +403,58 @@ def test_every_route_of_the_document_answers(api):
         assert reference in document["components"]["schemas"]
 
 
+def later_site(bench, name):
+    """A site whose creation is an event."""
+    return site(name, 40, pe_address="10.0.0.40", switch=bench.targets[1],
+                core={**site(n=40)["core"], "switch_port": "b-core"})
+
+
+def test_events_newest_first_and_awaited(bench):
+    api = bench.api
+    items = api("GET", "/v1/events").body["items"]
+    ids = [event["id"] for event in items]
+    assert ids == sorted(ids) and ids
+    newest = [e["id"] for e in api("GET", "/v1/events?before=0").body["items"]]
+    assert newest[-len(ids):] == ids[::-1]
+    below = api("GET", f"/v1/events?before={ids[-1]}&after={ids[0]}&limit=3").body["items"]
+    assert [e["id"] for e in below] == ids[1:-1][::-1][:3]
+    assert api("GET", "/v1/events?wait_ms=x").status == 422
+    last = newest[0]
+    answers = []
+    waiting = threading.Thread(target=lambda: answers.append(
+        api("GET", f"/v1/events?after={last}&wait_ms=30000").body["items"]))
+    waiting.start()
+    assert api("POST", "/v1/sites", later_site(bench, "waited")).status == 201
+    waiting.join(30)
+    assert answers and answers[0][0]["id"] == last + 1
+    assert api("DELETE", "/v1/sites/waited").status == 200
+
+
+def test_events_are_streamed(bench):
+    api = bench.api
+    last = api("GET", "/v1/events?before=0&limit=1").body["items"][0]["id"]
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(30)
+        connection.connect(api.socket)
+        connection.sendall(b"GET /v1/events HTTP/1.1\r\nHost: e\r\nAccept: text/event-stream\r\n"
+                           b"Last-Event-ID: %d\r\n\r\n" % (last - 1))
+        stream = connection.makefile("r", encoding="utf-8", newline="\n")
+
+        def event():
+            number = next(line for line in stream if line.startswith("id: "))
+            data = next(line for line in stream if line.startswith("data: "))
+            found = json.loads(data.removeprefix("data: "))
+            assert found["id"] == int(number.removeprefix("id: "))
+            return found
+
+        assert "200" in stream.readline()
+        assert event()["id"] == last
+        assert api("POST", "/v1/sites", later_site(bench, "streamed")).status == 201
+        while "site streamed was created" not in event()["text"]:
+            pass
+    assert api("DELETE", "/v1/sites/streamed").status == 200
+
+
 def test_metrics(api):
     answer = api("GET", "/metrics")
     assert answer.type == "text/plain"
