@@ -36,6 +36,7 @@
 #define GUEST_CONFIGURE_MS 20000
 #define RETRY_MS 250
 #define START_RETRY_MS 5000
+#define AUDIT_INTERVAL_MS 10000
 #define NO_HASH 0
 
 struct fleet_site {
@@ -60,6 +61,9 @@ struct fleet_server {
 	int64_t id;
 	char name[MODEL_NAME_SIZE];
 	struct hv *hv;
+	/* VMs of ours that the store doesn't know. Under fleet->lock. */
+	struct hv_vm *orphans;
+	size_t n_orphans;
 };
 
 struct fleet_vm {
@@ -102,18 +106,20 @@ struct fleet {
 	struct fleet_server *servers;
 	struct fleet_vm *vms;
 
+	pthread_t auditor; /* looks for VMs that the store doesn't know */
+	bool has_auditor;
 	pthread_t scribe; /* writes events to the store */
 	bool has_scribe;
 	pthread_cond_t event_cond;
 	struct pending_event *events, **events_tail;
+	uint64_t events_stored; /* since the start, plus one */
+	pthread_cond_t stored_cond;
 };
 
 /* All that is to be known to start and configure a VM, as the store has it now. */
 struct target {
 	bool is_cvm;
 	struct port port; /* if !is_cvm */
-	uint64_t events_stored; /* since the start, plus one */
-	pthread_cond_t stored_cond;
 	struct cvm cvm;   /* the VM itself, or the CVM of the port's site */
 	struct site site;
 	const char *uuid;
@@ -220,19 +226,13 @@ static void *scribe_main(void *arg)
 		store_event_add(fleet->store, event->severity, event->object, event->text);
 		free(event);
 		pthread_mutex_lock(&fleet->lock);
+		fleet->events_stored++;
+		pthread_cond_broadcast(&fleet->stored_cond);
 	}
 	pthread_mutex_unlock(&fleet->lock);
 	return NULL;
 }
 
-/* ---- sites -------------------------------------------------------------------------------- */
-		fleet->events_stored++;
-		pthread_cond_broadcast(&fleet->stored_cond);
-
-static void kick_locked(struct fleet *fleet)
-{
-	for (struct fleet_site *site = fleet->sites; site != NULL; site = site->next) {
-		site->kicked = true;
 bool fleet_event_wait(struct fleet *fleet, uint64_t *seen, unsigned ms)
 {
 	struct timespec until = deadline_in(ms);
@@ -246,6 +246,12 @@ bool fleet_event_wait(struct fleet *fleet, uint64_t *seen, unsigned ms)
 	return go_on;
 }
 
+/* ---- sites -------------------------------------------------------------------------------- */
+
+static void kick_locked(struct fleet *fleet)
+{
+	for (struct fleet_site *site = fleet->sites; site != NULL; site = site->next) {
+		site->kicked = true;
 		pthread_cond_signal(&site->wake);
 	}
 	for (struct fleet_vm *vm = fleet->vms; vm != NULL; vm = vm->next) {
@@ -496,6 +502,7 @@ static struct fleet_server *server_new(struct fleet *fleet, const struct server 
 static void server_free(struct fleet_server *server)
 {
 	hv_close(server->hv);
+	free(server->orphans);
 	free(server);
 }
 
@@ -593,8 +600,101 @@ void fleet_server_describe(struct fleet *fleet, int64_t server_id, cJSON *json)
 			json, "memory_free_mib", (double)(info.memory_free_kib / 1024));
 		cJSON_AddStringToObject(json, "accel", info.accel == HV_ACCEL_KVM ? "kvm" : "tcg");
 	}
-	if (server != NULL)
-		server_unref(fleet, server);
+	cJSON *orphans = cJSON_AddArrayToObject(json, "unknown_vms");
+	if (server == NULL)
+		return;
+	pthread_mutex_lock(&fleet->lock);
+	for (size_t i = 0; i < server->n_orphans; i++) {
+		cJSON *item = cJSON_CreateObject();
+		cJSON_AddStringToObject(item, "name", server->orphans[i].name);
+		cJSON_AddStringToObject(item, "uuid", server->orphans[i].uuid);
+		cJSON_AddStringToObject(item, "owner", server->orphans[i].owner);
+		cJSON_AddItemToArray(orphans, item);
+	}
+	pthread_mutex_unlock(&fleet->lock);
+	server_unref(fleet, server);
+}
+
+/* ---- VMs that nobody knows ----------------------------------------------------------------- */
+
+/* Should a VM of this UUID be on this server? Also if the store can't be read. */
+static bool belongs_there(struct fleet *fleet, const struct fleet_server *server, const char *uuid)
+{
+	struct port *ports = NULL;
+	struct cvm *cvms = NULL;
+	size_t n_ports = 0, n_cvms = 0;
+	bool found = store_port_list(fleet->store, &ports, &n_ports) != 0 ||
+		     store_cvm_list(fleet->store, &cvms, &n_cvms) != 0;
+	for (size_t i = 0; i < n_ports; i++)
+		found |= ports[i].server_id == server->id && strcmp(ports[i].uuid, uuid) == 0;
+	for (size_t i = 0; i < n_cvms; i++)
+		found |= cvms[i].server_id == server->id && strcmp(cvms[i].uuid, uuid) == 0;
+	free(ports);
+	free(cvms);
+	return found;
+}
+
+static bool was_orphan(const struct fleet_server *server, const char *uuid)
+{
+	for (size_t i = 0; i < server->n_orphans; i++) {
+		if (strcmp(server->orphans[i].uuid, uuid) == 0)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Tells of VMs that carry our metadata but that the store doesn't know: its database was lost, or
+ * is an old one. They are left alone, for they may well serve customers. A VM is stored before it
+ * is started and ended before it is forgotten, so one that exists after the store was asked is
+ * really unknown.
+ */
+static void audit(struct fleet *fleet, struct fleet_server *server)
+{
+	struct hv_vm *vms = NULL, seen;
+	size_t n = 0, kept = 0;
+	char object[48];
+	if (!hv_alive(server->hv) || hv_vm_list(server->hv, &vms, &n, NULL) != 0)
+		return;
+	snprintf(object, sizeof(object), "server/%s", server->name);
+	for (size_t i = 0; i < n; i++) {
+		if (belongs_there(fleet, server, vms[i].uuid) ||
+			hv_vm_get(server->hv, vms[i].uuid, &seen, NULL) != 0)
+			continue;
+		/* Only this thread writes the list. */
+		if (!was_orphan(server, vms[i].uuid))
+			fleet_event(fleet, "warning", object,
+				"VM %s (%s) runs there but is not in the database: it is left "
+				"alone; restore the database, or end it with virsh destroy %s",
+				vms[i].name, vms[i].owner, vms[i].name);
+		vms[kept++] = vms[i];
+	}
+	pthread_mutex_lock(&fleet->lock);
+	struct hv_vm *before = server->orphans;
+	server->orphans = vms;
+	server->n_orphans = kept;
+	pthread_mutex_unlock(&fleet->lock);
+	free(before);
+}
+
+static void *auditor_main(void *arg)
+{
+	struct fleet *fleet = arg;
+	do {
+		struct server *servers = NULL;
+		size_t n = 0;
+		if (store_server_list(fleet->store, &servers, &n) != 0)
+			continue;
+		for (size_t i = 0; i < n && !is_stopping(fleet); i++) {
+			struct fleet_server *server = server_ref(fleet, servers[i].id);
+			if (server == NULL)
+				continue;
+			audit(fleet, server);
+			server_unref(fleet, server);
+		}
+		free(servers);
+	} while (fleet_pause(fleet, AUDIT_INTERVAL_MS));
+	return NULL;
 }
 
 /* ---- VMs ---------------------------------------------------------------------------------- */
@@ -1539,6 +1639,7 @@ struct fleet *fleet_start(struct store *store, const struct fleet_options *optio
 		return NULL;
 	fleet->store = store;
 	fleet->events_tail = &fleet->events;
+	fleet->events_stored = 1;
 	snprintf(fleet->image_dir, sizeof(fleet->image_dir), "%s", options->image_dir);
 	snprintf(fleet->kernel, sizeof(fleet->kernel), "%s/vmlinuz", fleet->image_dir);
 	snprintf(fleet->initrd, sizeof(fleet->initrd), "%s/initramfs.img", fleet->image_dir);
@@ -1548,10 +1649,15 @@ struct fleet *fleet_start(struct store *store, const struct fleet_options *optio
 	pthread_mutex_init(&fleet->lock, NULL);
 	cond_init(&fleet->stop_cond);
 	cond_init(&fleet->event_cond);
+	cond_init(&fleet->stored_cond);
 	int err = pthread_create(&fleet->scribe, NULL, scribe_main, fleet);
 	fleet->has_scribe = err == 0;
 	if (err == 0)
 		err = open_stored(fleet);
+	if (err == 0) {
+		err = pthread_create(&fleet->auditor, NULL, auditor_main, fleet);
+		fleet->has_auditor = err == 0;
+	}
 	if (err != 0) {
 		fleet_shutdown(fleet);
 		fleet_free(fleet);
@@ -1566,6 +1672,7 @@ void fleet_shutdown(struct fleet *fleet)
 	pthread_mutex_lock(&fleet->lock);
 	fleet->stopping = true;
 	pthread_cond_broadcast(&fleet->stop_cond);
+	pthread_cond_broadcast(&fleet->stored_cond);
 	kick_locked(fleet);
 	pthread_mutex_unlock(&fleet->lock);
 }
@@ -1574,6 +1681,8 @@ void fleet_free(struct fleet *fleet)
 {
 	if (fleet == NULL)
 		return;
+	if (fleet->has_auditor)
+		pthread_join(fleet->auditor, NULL);
 	while (fleet->sites != NULL)
 		site_retire(fleet, fleet->sites);
 	while (fleet->vms != NULL)
@@ -1594,9 +1703,6 @@ void fleet_free(struct fleet *fleet)
 	pthread_mutex_destroy(&fleet->lock);
 	pthread_cond_destroy(&fleet->stop_cond);
 	pthread_cond_destroy(&fleet->event_cond);
+	pthread_cond_destroy(&fleet->stored_cond);
 	free(fleet);
 }
-	fleet->events_stored = 1;
-	cond_init(&fleet->stored_cond);
-	pthread_cond_broadcast(&fleet->stored_cond);
-	pthread_cond_destroy(&fleet->stored_cond);

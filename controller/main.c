@@ -4,11 +4,11 @@
  * edgeplexd, the controller.
  *
  * Threads: this one waits for the signal to end; the API has one for every connection, the engine
- * eight for operations, the fleet one for each site and each VM and one that writes events; the
- * hypervisor and fabric modules have their own. Blocking calls to libvirt, switches and guests are
- * made on the fleet's, the engine's and the API's threads, never on libmicrohttpd's that accepts
- * connections. What they share is the store (one mutex), the fleet and the engine (see their
- * sources).
+ * eight for operations, the fleet one for each site and each VM, one that writes events and one
+ * that looks for unknown VMs; the hypervisor and fabric modules have their own. Blocking calls to
+ * libvirt, switches and guests are made on the fleet's, the engine's and the API's threads, never
+ * on libmicrohttpd's that accepts connections. What they share is the store (one mutex), the fleet
+ * and the engine (see their sources).
  */
 
 #include <errno.h>

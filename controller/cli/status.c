@@ -187,6 +187,29 @@ static void write_details(struct cli *cli, const cJSON *list, const char *kind, 
 	}
 }
 
+/* VMs that edgeplexd didn't start, or has forgotten. */
+static void write_unknown_vms(struct cli *cli, const cJSON *servers)
+{
+	const cJSON *server, *vm;
+
+	cJSON_ArrayForEach (server, json_at(servers, "items")) {
+		cJSON_ArrayForEach (vm, json_at(server, "unknown_vms")) {
+			const char *on = json_string(server, "name");
+			const char *name = json_string(vm, "name"),
+				   *owner = json_string(vm, "owner");
+
+			fputs("\nserver ", cli->out);
+			text_write_safe(cli->out, on ? on : "?");
+			fputs(": VM ", cli->out);
+			text_write_safe(cli->out, name ? name : "?");
+			fputs(" (", cli->out);
+			text_write_safe(cli->out, owner ? owner : "?");
+			fputs(") runs there but is not in the database; it is left alone\n",
+				cli->out);
+		}
+	}
+}
+
 static void write_screen(struct cli *cli, const cJSON *all)
 {
 	const char *status = json_string(all, "health/status");
@@ -214,6 +237,7 @@ static void write_screen(struct cli *cli, const cJSON *all)
 		fputs("There are no ports; make one: edgeplex port create --help\n", cli->out);
 	write_details(cli, json_at(all, "cvms"), "cvm", "detail");
 	write_details(cli, json_at(all, "ports"), "port", "status_detail");
+	write_unknown_vms(cli, json_at(all, "servers"));
 }
 
 int status_run(struct cli *cli, const struct args *args)
