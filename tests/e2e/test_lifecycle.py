@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Ports are deleted, made and changed, controllers and VMs die; nobody else notices."""
+
+import os
+import re
+import signal
+import sqlite3
+from contextlib import contextmanager
+
+import pytest
+
+from bed import checks, controller, customer, host, switch
+from bed import topology as topo
+from lib.lab import wait_until
+
+EDGE = topo.ce("green-b")
+FAR = topo.far(EDGE)
+OTHERS = [edge for edge in topo.CES if edge is not EDGE]
+
+
+def rules(site):
+    """The edge switch's rules: {(cookie, match, actions): (age in s, packets)}"""
+    found = {}
+    for line in switch.ofctl(site.dir, "dump-flows", "edge").splitlines():
+        match = re.search(r"cookie=(\w+), duration=([\d.]+)s, (table=\d+), n_packets=(\d+), "
+                          r"n_bytes=\d+, (?:\w+_age=\d+, )*(.*)", line)
+        if match:
+            cookie, age, table, packets, rule = match.groups()
+            found[cookie, table, rule] = (float(age), int(packets))
+    assert found
+    return found
+
+
+def kept(before, after):
+    """Were all these rules there all the time?"""
+    return all(rule in after and after[rule][0] > age and after[rule][1] >= packets
+               for rule, (age, packets) in before.items())
+
+
+def sessions(edge):
+    """{neighbour: (resets, is it Established?)} of an edge's PVM."""
+    return {n["address"]: (n["resets"], n["state"])
+            for n in controller.query("pvm", "show", edge.name)["bgp"]}
+
+
+def identity(name):
+    """What a port keeps for its life."""
+    port = controller.query("port", "show", name)
+    return {key: port[key] for key in ("label", "vlans", "rd", "inside_address", "mac", "server")}
+
+
+def status(name):
+    """A port's status."""
+    return controller.query("port", "show", name)["status"]
+
+
+@contextmanager
+def others_untouched():
+    """The other ports' VMs, sessions and rules are the same afterwards, and so are the CVMs."""
+    own = {rule for site in topo.SITES for rule in rules(site) if owner(rule) == owner_of(EDGE)}
+    before = {site.name: {r: v for r, v in rules(site).items() if r not in own}
+              for site in topo.SITES}
+    vms = {edge.name: host.vm_pid(edge.name) for edge in OTHERS}
+    bgp = {edge.name: sessions(edge) for edge in OTHERS}
+    core = {site.name: [(n["resets"], n["state"]) for n in
+                        controller.query("cvm", "show", site.name)["bgp"] if n["role"] == "core"]
+            for site in topo.SITES}
+    assert all(vms.values()) and all(core.values())
+    yield
+    assert {edge.name: host.vm_pid(edge.name) for edge in OTHERS} == vms
+    assert {edge.name: sessions(edge) for edge in OTHERS} == bgp
+    assert core == {
+        site.name: [(n["resets"], n["state"]) for n in
+                    controller.query("cvm", "show", site.name)["bgp"] if n["role"] == "core"]
+        for site in topo.SITES}
+    for site in topo.SITES:
+        assert kept(before[site.name], rules(site)), f"rules of others changed at {site.name}"
+
+
+def owner(rule):
+    """A rule's owner: kind and id, from its cookie."""
+    return int(rule[0], 16) & 0xffffffffffff
+
+
+def owner_of(edge):
+    """The same of a customer edge's port: the owner of the rules that its MAC is in."""
+    mac = controller.query("port", "show", edge.name)["mac"]
+    site = next(s for s in topo.SITES if s.name == edge.site)
+    return next(owner(rule) for rule in rules(site) if f"dl_src={mac}" in rule[2])
+
+
+def database(sql, *args):
+    """Rows of the controller's database, while it runs."""
+    path = f"file:{controller.DIR}/state/edgeplex.db?mode=ro"
+    connection = sqlite3.connect(path, uri=True, timeout=10)
+    try:
+        return connection.execute(sql, args).fetchall()
+    finally:
+        connection.close()
+
+
+def kill_at_every_step(*words):
+    """Starts an operation, and kills edgeplexd at every step that it is seen at; returns the
+    operation as it ended, and the steps at which edgeplexd was killed."""
+    number = controller.query(*words, "--no-wait")["id"]
+    killed = []
+
+    def ended():
+        pid = host.daemon_pid("edgeplexd")
+        rows = wait_until(lambda: running(number, killed), 120, "the next step", 0.001)
+        if rows == "ended":
+            return True
+        restarts = host.daemons()["edgeplexd"]["restarts"]
+        os.kill(pid, signal.SIGKILL)
+        killed.append(rows)
+        wait_until(lambda: host.daemons()["edgeplexd"]["restarts"] > restarts
+                   and host.daemons()["edgeplexd"]["pid"], 20, "edgeplexd is started again")
+        return False
+
+    wait_until(ended, 180, "the operation has ended")
+    wait_until(lambda: controller.cli("status"), 20, "edgeplexd answers")
+    return controller.query("operation", "show", number), killed
+
+
+def running(number, killed):
+    """The step at which the operation is, if it isn't in `killed`; "ended"; or None."""
+    ((state,),) = database("SELECT state FROM operations WHERE id = ?", number)
+    if state != 0:
+        return "ended"
+    steps = database("SELECT name FROM operation_steps WHERE operation_id = ? AND state = 1",
+                     number)
+    return next((name for (name,) in steps if name not in killed), None)
+
+
+def allocations():
+    """Everything that ports and CVMs were given."""
+    return sorted(database("SELECT * FROM allocations"))
+
+
+def vms_of(edge):
+    """How many VMs the edge's server has of this port."""
+    server = next(s for s in topo.SERVERS if s.name == controller.query(
+        "port", "show", edge.name)["server"])
+    out = host.run(None, ["virsh", "-c", server.uri, "list", "--all", "--name"])
+    return out.split().count(f"pvm-{edge.name}")
+
+
+def test_operation_goes_on_after_kills_at_every_step(bed):  # pylint: disable=unused-argument
+    given = len(allocations())
+    own = len([r for r in rules(topo.SITES[1]) if owner(r) == owner_of(EDGE)])
+    total = len(rules(topo.SITES[1]))
+    with others_untouched():
+        operation, killed = kill_at_every_step("port", "delete", EDGE.name)
+        assert operation["state"] == "succeeded" and "stop-vm" in killed
+        assert host.vm_pid(EDGE.name) is None
+        assert len(rules(topo.SITES[1])) == total - own
+        assert all(f"port/{EDGE.name}" not in row for row in allocations())
+        operation, killed = kill_at_every_step(*controller.port_create(EDGE))
+        assert operation["state"] == "succeeded" and "start-vm" in killed
+        assert vms_of(EDGE) == 1
+        assert len(rules(topo.SITES[1])) == total and len(allocations()) == given
+    checks.wait_routes([EDGE, FAR])
+
+
+def test_port_whose_ce_is_late_comes_up_by_itself(bed):  # pylint: disable=unused-argument
+    controller.cli("port", "delete", EDGE.name)
+    customer.birdc(EDGE, "disable pe4")
+    try:
+        with pytest.raises(controller.CliError) as error:
+            controller.cli(*controller.port_create(EDGE), "--timeout", 5)
+        assert error.value.status == 1
+        assert f"CE {EDGE.link4}.2" in error.value.output
+        assert "not Established" in error.value.output
+        assert f"CE {EDGE.link6}:2" not in error.value.output
+        assert status(EDGE.name) == "degraded"
+        operation = controller.query("operation", "list")["items"][0]
+        assert (operation["state"], operation["step"]) == ("failed", "wait-for-routes")
+    finally:
+        customer.birdc(EDGE, "enable pe4")
+    wait_until(lambda: status(EDGE.name) == "up", 60, "the port is up", 0.3)
+    checks.wait_routes([EDGE, FAR])
+
+
+def test_change_touches_only_what_changes(bed):  # pylint: disable=unused-argument
+    site, four, six = topo.SITES[1], f"{EDGE.link4}.2", f"{EDGE.link6}:2"
+    vm, before = host.vm_pid(EDGE.name), sessions(EDGE)
+    ages = rules(site)
+    with others_untouched():
+        controller.cli("port", "set", EDGE.name, "--ce", f"{four},{EDGE.asn},5000",
+                       "--ce", f"{six},{EDGE.asn}")
+        assert sessions(EDGE)[six] == before[six]
+        assert kept(ages, rules(site)) and host.vm_pid(EDGE.name) == vm
+        controller.cli("port", "set", EDGE.name, "--ce", f"{four},{EDGE.asn}",
+                       "--ce", f"{six},{EDGE.asn}")
+    assert sessions(EDGE)[six] == before[six]
+    checks.wait_established([EDGE])
+
+
+def test_dead_vm_is_started_again_as_it_was(bed):  # pylint: disable=unused-argument
+    before, vm = identity(EDGE.name), host.vm_pid(EDGE.name)
+    newest = controller.query("event", "list", "--limit", 1)["items"][0]["id"]
+    with others_untouched():
+        os.kill(vm, signal.SIGKILL)
+        wait_until(lambda: host.vm_pid(EDGE.name) not in (None, vm), 30, "there is a new VM")
+        wait_until(lambda: status(EDGE.name) == "up", 90, "the port is up", 0.3)
+    assert identity(EDGE.name) == before and vms_of(EDGE) == 1
+    events = controller.query("event", "list", "--after", newest)["items"]
+    assert any(e["object"] == f"port/{EDGE.name}" and "gone" in e["text"] for e in events)
+    checks.wait_routes([EDGE, FAR])
+    assert checks.ping(FAR.ns, FAR.host4, EDGE.host4)[0] == 5
+
+
+def test_hung_vm_holds_up_nobody(bed):  # pylint: disable=unused-argument
+    neighbor = topo.ce("red-b")
+    vm = host.vm_pid(EDGE.name)
+
+    def seen():
+        return controller.query("pvm", "list", limit_s=3)["items"]
+
+    def uptime(name):
+        return next(p["uptime_ms"] for p in seen() if p["name"] == name)
+
+    os.kill(vm, signal.SIGSTOP)
+    try:
+        wait_until(lambda: status(EDGE.name) == "down", 30, "it is seen that it hangs", 0.3)
+        # Polled one after another, two rounds would take at least 8 s.
+        last = uptime(neighbor.name)
+        for _ in range(2):
+            last = wait_until(lambda last=last: (lambda now: now if now > last else None)(
+                uptime(neighbor.name)), 4, "its neighbour is looked at", 0.1)
+    finally:
+        os.kill(vm, signal.SIGCONT)
+    wait_until(lambda: status(EDGE.name) == "up", 60, "the port is up", 0.3)
+    assert host.vm_pid(EDGE.name) == vm
+    checks.wait_established()
+    checks.wait_routes()
