@@ -175,7 +175,13 @@ static int sync_switch(struct run *run, const char *site, struct problem *proble
 static int port_on_switch(struct run *run, bool on, struct problem *problem)
 {
 	struct port port;
+	struct site site;
 	if (load_port(run, &port, problem) != 0)
+		return -1;
+	/* It may have gone since the request; that others' ports have isn't this one's concern. */
+	if (on && (registry_find_site(run->engine->store, port.site, &site, problem) != 0 ||
+			  fleet_site_check_port(run->engine->fleet, &site, port.switch_port,
+				  "/switch_port", problem) != 0))
 		return -1;
 	port.in_fabric = on;
 	if (save_port(run, &port, problem) != 0)

@@ -1426,13 +1426,19 @@ int fleet_sync_switch(
 	pthread_mutex_unlock(&fs->switch_lock);
 	site_unref(fleet, fs);
 
+	/* A port that somebody else's rules need isn't there: no reason to fail. An event told. */
+	if (err == ENODEV)
+		err = 0;
 	if (err == ETIMEDOUT || err == EHOSTUNREACH)
 		switch_unreachable(problem, &why);
 	else if (err != 0)
 		problem_set(problem, 500, "switch-refused",
 			"the edge switch of site %s can't be programmed: %s", name, why.text);
-	snprintf(detail, size, "%zu rules added, %zu changed, %zu removed, %zu untouched",
+	int n = snprintf(detail, size, "%zu rules added, %zu changed, %zu removed, %zu untouched",
 		result.added, result.modified, result.deleted, result.unchanged);
+	if (result.left_out > 0 && n > 0 && (size_t)n < size)
+		snprintf(detail + n, size - (size_t)n,
+			", %zu left out until the switch has their port", result.left_out);
 	return err != 0 ? -1 : 0;
 }
 

@@ -72,7 +72,10 @@ bool fleet_server_connected(struct fleet *fleet, int64_t server_id);
 /* Adds what is known of the machine ("status", "cpus", "memory_free_mib"…). Blocks. */
 void fleet_server_describe(struct fleet *fleet, int64_t server_id, cJSON *json);
 
-/* Makes the site's switch serve what the store says. */
+/*
+ * Makes the site's switch serve what the store says. Rules that name a port which the switch lacks
+ * are left out (`detail` counts them) until it has it.
+ */
 int fleet_sync_switch(
 	struct fleet *fleet, const char *site, char *detail, size_t size, struct problem *problem);
 

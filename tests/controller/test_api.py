@@ -566,3 +566,31 @@ def test_an_operation_goes_on_after_a_crash(bench, verb, undoing, settled, last,
     api.seed("DELETE FROM operation_steps; DELETE FROM operations;")
     api.start()
     assert left == [(0,)]
+
+
+@pytest.mark.usefixtures("changes")
+def test_a_port_that_the_switch_lost_holds_up_no_other_customer(bench):
+    """Rules that can't be written wait; those of the others are taken away and written."""
+    api = bench.api
+    api.stop(signal.SIGKILL)
+    api.seed("""
+        INSERT INTO ports VALUES (80, 'lost', 2, 1, 'gone0', 0, 1500, NULL, '');
+        INSERT INTO pvms VALUES (80, 1, 1, '00000000-0000-4000-8000-000000000080', 1600, 600, 601,
+            80, '100.64.1.80', 0, 0, 1);
+        INSERT INTO ports VALUES (81, 'going', 1, 1, 'cust2', 0, 1500, NULL, '');
+        INSERT INTO pvms VALUES (81, 1, 1, '00000000-0000-4000-8000-000000000081', 1601, 602, 603,
+            81, '100.64.1.81', 0, 0, 1);""")
+    api.start()
+    wait_until(lambda: "602" in bench.switch.ofctl("dump-flows", "edge-a"), 30, "its flows are there")
+    number = api("DELETE", "/v1/ports/going").body["id"]
+
+    def fence():
+        return api("GET", f"/v1/operations/{number}").body["steps"][0]
+
+    step = wait_until(lambda: fence()["state"] != "running" and fence(), 30, "the fence is up")
+    assert step["state"] == "succeeded" and "left out" in step["detail"], step
+    assert "602" not in bench.switch.ofctl("dump-flows", "edge-a")
+    api.stop(signal.SIGKILL)
+    api.seed("""DELETE FROM operation_steps; DELETE FROM operations;
+        DELETE FROM pvms WHERE port_id > 79; DELETE FROM ports WHERE id > 79;""")
+    api.start()
