@@ -44,6 +44,7 @@ static void test_the_example_is_understood(void **state)
 	struct cfg cfg = {0};
 	bool found = false;
 
+	(void)state;
 	assert_int_equal(read_text(EXAMPLE, &config, &err), 0);
 	assert_int_equal(config.n_pvms, 2);
 	assert_int_equal(ep_addr_parse("100.64.1.11", &a), 0);
@@ -77,6 +78,7 @@ static void expect_mistake(const char *from, const char *to, const char *field)
 
 static void test_mistakes_are_named(void **state)
 {
+	(void)state;
 	expect_mistake("\"router_id\":\"10.0.0.1\"", "\"router_id\":\"0.0.0.0\"", "/router_id");
 	expect_mistake("\"inside\":{", "\"outside\":{", "/interfaces/outside");
 	expect_mistake("10.0.0.100/32", "10.0.0.100/24", "/routes/0/prefix");

@@ -41,6 +41,7 @@ static struct nht_answer resolve_next_hop(
 {
 	const struct kernel_interface *out = bgp_if_connected(address);
 
+	(void)ctx;
 	if (is_on_loopback(address))
 		return (struct nht_answer){.reachable = true};
 	if (!out && !connected)
@@ -52,6 +53,7 @@ static struct nht_answer resolve_next_hop(
 
 static void on_interfaces_changed(void *ctx)
 {
+	(void)ctx;
 	bgp_nht_refresh();
 }
 
@@ -97,6 +99,7 @@ static bool name_neighbor(void *ctx, const char *address, const char **role, con
 	const struct cvm_pvm *pvm;
 	struct ep_prefix a;
 
+	(void)ctx;
 	if (ep_addr_parse(address, &a))
 		return false;
 	pvm = cvm_config_pvm(&config, &a);
@@ -117,6 +120,7 @@ static void start(const char *run_dir)
 {
 	int error;
 
+	(void)run_dir;
 	bgp_nht_init(resolve_next_hop, NULL);
 	error = bgp_ifs_init(on_interfaces_changed, NULL);
 	if (error) {

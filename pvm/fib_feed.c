@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <arpa/inet.h>
@@ -36,7 +37,7 @@ struct fib_feed {
 	bool whole, end_sent, announced_failure;
 	unsigned retry_ms;
 	struct prefix_map map;
-	TAILQ_HEAD(, fib_entry) queue;
+	TAILQ_HEAD(fib_queue, fib_entry) queue;
 	size_t n_queued, n_sent;
 	struct host_event *on_read, *on_write, *on_retry;
 	uint8_t buffer[BUFFER_SIZE];
@@ -244,7 +245,7 @@ static void connect_again(void *ctx)
 	struct fib_feed *feed = ctx;
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
 
-	strcpy(address.sun_path, feed->path);
+	snprintf(address.sun_path, sizeof(address.sun_path), "%s", feed->path);
 	feed->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (feed->fd >= 0 && !connect(feed->fd, (struct sockaddr *)&address, sizeof(address))) {
 		log_info(
@@ -275,7 +276,7 @@ struct fib_feed *fib_feed_create(const char *path, fib_feed_resolver resolver, v
 		free(feed);
 		return NULL;
 	}
-	strcpy(feed->path, path);
+	snprintf(feed->path, sizeof(feed->path), "%s", path);
 	feed->resolve = resolver;
 	feed->ctx = ctx;
 	feed->fd = -1;

@@ -17,10 +17,11 @@ static const char *const interface_names[] = {"cust", "core", "lo", NULL};
 
 static void read_families(struct conf_reader *r, const cJSON *json, struct pvm_ce *ce)
 {
+	const cJSON *given = cJSON_GetObjectItemCaseSensitive(json, "families");
 	const cJSON *array = conf_array(r, json, "families", false, 2), *item;
 	size_t mark = conf_enter(r, "families"), i = 0;
 
-	if (!array) {
+	if (!given || cJSON_IsNull(given)) {
 		ce->ipv4 = ce->address.family == AF_INET;
 		ce->ipv6 = !ce->ipv4;
 	}

@@ -51,6 +51,7 @@ static void test_the_example_is_understood(void **state)
 	struct pvm_config config;
 	struct jsonrpc_error err;
 
+	(void)state;
 	assert_int_equal(read_text(EXAMPLE, &config, &err), 0);
 	assert_int_equal(config.n_ces, 2);
 	assert_true(config.ces[0].ipv4 && !config.ces[0].ipv6);
@@ -70,6 +71,7 @@ static void test_it_is_rendered_for_bgpd(void **state)
 	struct jsonrpc_error err;
 	struct cfg cfg = {0};
 
+	(void)state;
 	assert_int_equal(read_text(EXAMPLE, &config, &err), 0);
 	pvm_config_render(&config, &cfg);
 	assert_false(cfg.failed);
@@ -93,6 +95,7 @@ static void test_the_longest_tunnel_is_taken(void **state)
 	struct jsonrpc_error err;
 	struct ep_prefix a;
 
+	(void)state;
 	assert_int_equal(read_text(EXAMPLE, &config, &err), 0);
 	assert_int_equal(ep_addr_parse("10.0.0.2", &a), 0);
 	assert_int_equal(pvm_config_tunnel(&config, &a)->labels[1], 17);
@@ -127,6 +130,7 @@ static void expect_mistake(const char *from, const char *to, const char *field)
 
 static void test_mistakes_are_named(void **state)
 {
+	(void)state;
 	expect_mistake("\"asn\":65000", "\"asn\":-1", "/asn");
 	expect_mistake("\"asn\":65000", "\"asn\":65000.5", "/asn");
 	expect_mistake("\"asn\":65000,", "", "/asn");

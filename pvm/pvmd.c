@@ -43,6 +43,7 @@ static struct nht_answer resolve_next_hop(
 	struct nht_answer answer = {0};
 	const struct kernel_interface *out = bgp_if_connected(address);
 
+	(void)ctx;
 	if (address->family == AF_INET6 && IN6_IS_ADDR_LINKLOCAL(&address->addr.v6))
 		out = bgp_if_find("cust");
 	if (out && out->up) {
@@ -104,6 +105,7 @@ static bool resolve_route(void *ctx, const struct ep_prefix *key, struct fib_rou
 	struct ep_prefix own;
 	size_t n;
 
+	(void)ctx;
 	route->protocol = RTPROT_BGP;
 	if (key->family == AF_MPLS) {
 		own = fib_feed_label_key(config.label);
@@ -126,6 +128,7 @@ static bool resolve_route(void *ctx, const struct ep_prefix *key, struct fib_rou
 
 static void on_path_changed(void *ctx, const struct ep_prefix *prefix)
 {
+	(void)ctx;
 	fib_feed_touch(feed, prefix);
 }
 
@@ -133,6 +136,7 @@ static void check_whole(void *ctx)
 {
 	bool late = host_now_ms() - configured_ms >= WHOLE_DEADLINE_MS;
 
+	(void)ctx;
 	if (whole)
 		return;
 	if (configured && (late || bgp_show_converged(SETTLE_MS))) {
@@ -168,6 +172,7 @@ static void originate_connected(void)
 
 static void on_interfaces_changed(void *ctx)
 {
+	(void)ctx;
 	bgp_nht_refresh();
 	if (!feed)
 		return;
@@ -237,6 +242,8 @@ static bool name_neighbor(void *ctx, const char *address, const char **role, con
 {
 	struct ep_prefix a;
 
+	(void)ctx;
+	(void)name;
 	if (ep_addr_parse(address, &a))
 		return false;
 	*role = config.has_cvm && ep_prefix_equal(&a, &config.cvm_address) ? "cvm" : "ce";

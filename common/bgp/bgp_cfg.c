@@ -74,7 +74,7 @@ void cfg_add(struct cfg *cfg, const char *context, const char *owner, const char
 	}
 	if (owner)
 		failed |= !(line.owner = strdup(owner));
-	if (!failed) {
+	if (!failed && line.text && line.undo) {
 		line.line_hash = hash_of(line.context, line.text);
 		line.setting_hash = hash_of(line.context, line.undo);
 	}
@@ -112,8 +112,9 @@ static bool belongs_to(const struct cfg_line *line, const struct cfg_line *head)
 static void remove_line(struct cfg *cfg, size_t at)
 {
 	free_line(&cfg->lines[at]);
-	memmove(&cfg->lines[at], &cfg->lines[at + 1], (cfg->n - at - 1) * sizeof(*cfg->lines));
 	cfg->n--;
+	for (; at < cfg->n; at++)
+		cfg->lines[at] = cfg->lines[at + 1];
 }
 
 static bool wanted_in(const struct cfg *wanted, const struct cfg_line *line)
@@ -182,9 +183,14 @@ static int enter(struct cfg *running, struct cfg_line *line, cfg_executor execut
 	if (execute(ctx, line->context, line->text, why, why_size))
 		return -1;
 	if (at < running->n) {
-		free_line(&running->lines[at]);
+		/* The old line is freed with the list that the new one came from. */
+		struct cfg_line old = running->lines[at];
+
 		running->lines[at] = *line;
-	} else if (!append(running, line)) {
+		*line = old;
+		return 0;
+	}
+	if (!append(running, line)) {
 		execute(ctx, line->context, line->undo, why, why_size);
 		snprintf(why, why_size, "out of memory");
 		return -1;

@@ -65,6 +65,7 @@ static void test_everything_is_entered_in_order(void **state)
 	struct cfg running = {0}, wanted = {0};
 	struct recorder r = {0};
 
+	(void)state;
 	router(&wanted);
 	neighbor(&wanted, "A", 3);
 	expect_change(&running, &wanted, &r,
@@ -80,6 +81,7 @@ static void test_what_is_the_same_is_not_touched(void **state)
 	struct recorder r = {0};
 	char why[100];
 
+	(void)state;
 	router(&wanted);
 	neighbor(&wanted, "A", 3);
 	neighbor(&wanted, "B", 3);
@@ -107,6 +109,7 @@ static void test_a_line_takes_its_belongings_along(void **state)
 	struct recorder r = {0};
 	char why[100];
 
+	(void)state;
 	router(&wanted);
 	neighbor(&wanted, "A", 3);
 	neighbor(&wanted, "B", 3);
@@ -134,6 +137,7 @@ static void test_contexts_are_told_apart(void **state)
 	struct recorder r = {0};
 	char why[100];
 
+	(void)state;
 	/* "router bgp 1" is the beginning of "router bgp 11", but not its context. */
 	cfg_add(&wanted, "", NULL, NULL, "router bgp 1");
 	cfg_add(&wanted, "", NULL, NULL, "router bgp 11");
@@ -153,6 +157,7 @@ static void test_a_refusal_takes_everything_back(void **state)
 	struct recorder r = {0};
 	char why[100];
 
+	(void)state;
 	router(&wanted);
 	neighbor(&wanted, "A", 3);
 	neighbor(&wanted, "B", 3);

@@ -59,6 +59,7 @@ int cfg_execute_in_bgpd(
 	int result = CMD_SUCCESS;
 	char said[160];
 
+	(void)ctx;
 	if (!path)
 		abort();
 	vty->node = CONFIG_NODE;

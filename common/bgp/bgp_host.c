@@ -51,10 +51,16 @@ int __wrap_pid_output(const char *path);
 void __wrap_zlog_init(
 	const char *progname, const char *protoname, unsigned short instance, uid_t uid, gid_t gid)
 {
+	(void)progname;
+	(void)protoname;
+	(void)instance;
+	(void)uid;
+	(void)gid;
 }
 
 int __wrap_pid_output(const char *path)
 {
+	(void)path;
 	return 0;
 }
 
@@ -66,16 +72,23 @@ int __wrap_bgp_zebra_stale_timer_update(struct bgp *bgp);
 
 int __wrap_bgp_zebra_send_capabilities(struct bgp *bgp, bool disable)
 {
+	(void)bgp;
+	(void)disable;
 	return BGP_GR_SUCCESS;
 }
 
 int __wrap_bgp_zebra_update(afi_t afi, safi_t safi, vrf_id_t vrf_id, int type)
 {
+	(void)afi;
+	(void)safi;
+	(void)type;
+	(void)vrf_id;
 	return BGP_GR_SUCCESS;
 }
 
 int __wrap_bgp_zebra_stale_timer_update(struct bgp *bgp)
 {
+	(void)bgp;
 	return BGP_GR_SUCCESS;
 }
 
@@ -90,6 +103,7 @@ static bool initializing = true;
 /* Runs in any of bgpd's threads. */
 static void log_messages(struct zlog_target *target, struct zlog_msg *msgs[], size_t n)
 {
+	(void)target;
 	for (size_t i = 0; i < n; i++) {
 		enum log_level level;
 		size_t len;
@@ -137,6 +151,7 @@ static struct frr_signal_t signals[] = {
 
 static int vrf_nothing(struct vrf *vrf)
 {
+	(void)vrf;
 	return 0;
 }
 

@@ -106,8 +106,10 @@ static void tell_addresses(struct interface *ifp, const struct kernel_interface 
 static void tell_interface(const struct kernel_interface *old, const struct kernel_interface *now)
 {
 	const struct kernel_interface *any = now ? now : old;
-	struct interface *ifp = if_get_by_name(any->name, VRF_DEFAULT, VRF_DEFAULT_NAME);
+	struct interface *ifp;
 
+	assert(any);
+	ifp = if_get_by_name(any->name, VRF_DEFAULT, VRF_DEFAULT_NAME);
 	if (now && ifp->ifindex != (ifindex_t)now->index)
 		if_set_index(ifp, now->index);
 	if (old && is_own(old) && !(now && is_own(now))) {
@@ -142,7 +144,7 @@ static void tell_interface(const struct kernel_interface *old, const struct kern
 static bool same_interface(const struct kernel_interface *a, const struct kernel_interface *b)
 {
 	if (a->index != b->index || a->mtu != b->mtu || a->up != b->up ||
-		memcmp(&a->mac, &b->mac, sizeof(a->mac)) || a->n_addresses != b->n_addresses)
+		memcmp(&a->mac, &b->mac, sizeof(a->mac)) != 0 || a->n_addresses != b->n_addresses)
 		return false;
 	for (size_t k = 0; k < a->n_addresses; k++)
 		if (!holds(b, &a->addresses[k]))
@@ -187,6 +189,7 @@ static void apply_all(void *ctx)
 {
 	char text[EP_PREFIX_STRLEN];
 
+	(void)ctx;
 	for (size_t i = 0; i < n_wishes; i++)
 		kernel_net_apply(net, &wishes[i]);
 	for (size_t i = 0; i < n_routes; i++) {
@@ -201,6 +204,7 @@ static void apply_all(void *ctx)
 
 static void on_net(void *ctx)
 {
+	(void)ctx;
 	if (kernel_net_run(net)) {
 		sync_bgpd();
 		host_event_soon(apply_event);

@@ -94,6 +94,7 @@ static void answer_all(void *ctx)
 {
 	struct changed changed = {0};
 
+	(void)ctx;
 	/* Before the first instance there is nobody to tell. */
 	if (!bgp_get_default() || !tracked_map.n)
 		return;
@@ -125,6 +126,10 @@ enum zclient_send_status __wrap_zclient_send_rnh(struct zclient *zc, int command
 	struct prefix_entry *entry = prefix_map_find(&tracked_map, &address);
 	struct tracked *t = (struct tracked *)entry;
 
+	(void)zc;
+	(void)resolve_via_default;
+	(void)safi;
+	(void)vrf;
 	if (command == ZEBRA_NEXTHOP_UNREGISTER) {
 		if (t) {
 			prefix_map_remove(&tracked_map, entry);

@@ -46,12 +46,18 @@ static void tell(const struct prefix *p, safi_t safi)
 void __wrap_bgp_zebra_announce(struct bgp_dest *dest, const struct prefix *p,
 	struct bgp_path_info *info, struct bgp *bgp, afi_t afi, safi_t safi)
 {
+	(void)dest;
+	(void)afi;
+	(void)bgp;
+	(void)info;
 	tell(p, safi);
 }
 
 void __wrap_bgp_zebra_withdraw(
 	const struct prefix *p, struct bgp_path_info *info, struct bgp *bgp, safi_t safi)
 {
+	(void)bgp;
+	(void)info;
 	tell(p, safi);
 }
 
@@ -93,6 +99,7 @@ static void tell_late(void *ctx, struct prefix_entry *entry)
 	struct bgp_dest *dest = bgp ? bgp_node_lookup(bgp->rib[afi][SAFI_UNICAST], &p) : NULL;
 	bool pending = dest && CHECK_FLAG(dest->flags, BGP_NODE_PROCESS_SCHEDULED);
 
+	(void)ctx;
 	if (dest)
 		bgp_dest_unlock_node(dest);
 	if (pending)
@@ -104,6 +111,7 @@ static void tell_late(void *ctx, struct prefix_entry *entry)
 
 static void on_late(void *ctx)
 {
+	(void)ctx;
 	prefix_map_each(&late, tell_late, NULL);
 	if (late.n)
 		host_event_after(late_event, LATE_MS);

@@ -495,7 +495,7 @@ int bgp_show_routes(const cJSON *params, bool vpn, cJSON **result, struct jsonrp
 	unsigned shown = 0, looked_at = 0;
 	cJSON *routes;
 
-	if (parse_query(params, vpn, &q, err))
+	if (parse_query(params, vpn, &q, err) || !q.family)
 		return -1;
 	*result = cJSON_CreateObject();
 	routes = cJSON_AddArrayToObject(*result, "routes");

@@ -52,6 +52,9 @@ static int errno_of(int nl_error)
 
 static void on_change(struct nl_cache *cache, struct nl_object *object, int action, void *arg)
 {
+	(void)action;
+	(void)cache;
+	(void)object;
 	((struct kernel_net *)arg)->changed = true;
 }
 

@@ -12,10 +12,7 @@ LIBBGPHOST := $(B)/libbgphost.a
 LIBBGPPURE := $(B)/libbgppure.a
 
 $(BGPHOST_FRR:%=$(B)/obj/common/bgp/%.o): MOD_CPPFLAGS = $(FRR_CPPFLAGS)
-# FRR's callbacks have fixed parameters, of which ours need some.
-$(BGPHOST_FRR:%=$(B)/obj/common/bgp/%.o): MOD_CFLAGS = -Wno-unused-parameter
 $(BGPHOST_FRR:%=$(B)/obj/common/bgp/%.o): | $(DEPS)/frr.stamp
-$(B)/obj/common/bgp/%.o $(B)/obj/pvm/%.o $(B)/obj/cvm/%.o: MOD_CFLAGS += -Wno-unused-parameter
 $(B)/obj/common/bgp/kernel_net.o: MOD_CPPFLAGS = -isystem /usr/include/libnl3
 
 $(LIBBGPHOST): $(BGPHOST_SOURCES:%.c=$(B)/obj/%.o)

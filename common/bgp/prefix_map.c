@@ -97,7 +97,7 @@ void prefix_map_each(
 	struct prefix_map *map, void (*fn)(void *ctx, struct prefix_entry *entry), void *ctx)
 {
 	size_t n = 0, n_entries = map->n;
-	struct prefix_entry **all = malloc(n_entries * sizeof(*all) + 1);
+	struct prefix_entry **all = malloc((n_entries + 1) * sizeof(struct prefix_entry *));
 
 	/* Over a copy: removing an entry may resize the table. */
 	if (!all)

@@ -26,6 +26,7 @@ static void test_add_find_remove(void **state)
 	struct prefix_map map = {0};
 	struct ep_prefix p = prefix_of(0);
 
+	(void)state;
 	assert_null(prefix_map_find(&map, &p));
 	for (unsigned i = 0; i < N; i++) {
 		entries[i].prefix = prefix_of(i);
@@ -48,6 +49,7 @@ static void test_same_bits_in_another_family_or_length_are_others(void **state)
 	struct prefix_entry longer = {.prefix = {.family = AF_INET, .len = 8}};
 	struct prefix_map map = {0};
 
+	(void)state;
 	assert_int_equal(prefix_map_add(&map, &v4), 0);
 	assert_int_equal(prefix_map_add(&map, &v6), 0);
 	assert_int_equal(prefix_map_add(&map, &longer), 0);
@@ -67,6 +69,7 @@ static void test_each_may_remove(void **state)
 {
 	struct prefix_map map = {0};
 
+	(void)state;
 	for (unsigned i = 0; i < N; i++) {
 		struct prefix_entry *entry = calloc(1, sizeof(*entry));
 

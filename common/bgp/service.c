@@ -164,7 +164,8 @@ static int handle(void *ctx, const char *method, const cJSON *params, cJSON **re
 	size_t n = strlen(service->prefix);
 	const char *verb = method + n + 1;
 
-	if (strncmp(method, service->prefix, n) || method[n] != '.')
+	(void)ctx;
+	if (strncmp(method, service->prefix, n) != 0 || method[n] != '.')
 		verb = "";
 	if (!strcmp(verb, "configure"))
 		return configure(params, result, err);
@@ -185,6 +186,7 @@ static int handle(void *ctx, const char *method, const cJSON *params, cJSON **re
 
 static void on_server(void *ctx)
 {
+	(void)ctx;
 	jsonrpc_server_run(server);
 	host_event_on_read(server_event, jsonrpc_server_fd(server));
 }
@@ -223,6 +225,7 @@ static void trim_memory(void *ctx)
 	static size_t left;
 	size_t unused = mallinfo2().fordblks;
 
+	(void)ctx;
 	if (unused > left + MEMORY_WORTH_TRIMMING) {
 		malloc_trim(0);
 		left = mallinfo2().fordblks;
@@ -236,6 +239,7 @@ static void trim_memory(void *ctx)
 
 static void at_exit(void *ctx)
 {
+	(void)ctx;
 	jsonrpc_server_destroy(server);
 }
 
