@@ -85,10 +85,12 @@ static bool add_tunnel_nexthop(const struct best_path *path, struct fib_route *r
 static bool add_gateway_nexthop(const struct best_path *path, struct fib_route *route)
 {
 	const struct kernel_interface *out = bgp_if_connected(&path->next_hop);
+	const struct kernel_interface *cust = bgp_if_find("cust");
 	struct fib_nexthop *nh = &route->nexthops[route->n_nexthops];
 
 	nh->ifindex = out ? out->index : path->ifindex;
-	if (!nh->ifindex)
+	/* A CE that names a next hop on the core link would send packets there, without a label. */
+	if (!cust || nh->ifindex != cust->index)
 		return false;
 	nh->family = path->next_hop.family;
 	if (nh->family == AF_INET)

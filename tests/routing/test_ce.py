@@ -193,6 +193,20 @@ def test_a_ce_cant_take_over_the_core_link(net):
     assert "192.0.2.1/32" not in net.pvmd.routes("ipv4")
 
 
+@pytest.mark.parametrize("hop", ["192.0.2.1", "100.64.1.1"])
+def test_a_ce_cant_send_packets_to_the_core_link(net, hop):
+    """By BGP any next hop can be named: the gateway's and the CVM's addresses are not a CE's."""
+    ce = net.up()
+    text = bird(v4=["10.1.0.0/16", "10.6.0.0/16", "10.7.0.0/16"])
+    ce.configure(text.replace("ipv4 { import all; export all; }", "ipv4 { import all; "
+                 "export filter { if net = 10.6.0.0/16 then bgp_next_hop = %s; accept; }; }" % hop))
+    wait_until(lambda: net.fwd.get("10.7.0.0/16") and "10.6.0.0/16" in net.pvmd.routes("ipv4"), 10,
+               "all routes are there")
+    assert net.pvmd.routes("ipv4")["10.6.0.0/16"][0]["next_hop"] == hop
+    wait_until(lambda: net.pvmd.status()["fib"]["waiting"] == 0, 10, "the forwarder was told")
+    assert net.fwd.get("10.6.0.0/16") is None
+
+
 def test_a_ce_with_too_many_prefixes_is_held_down(net):
     config = copy.deepcopy(CONFIG)
     config["ce"][0]["max_prefixes"] = 10
