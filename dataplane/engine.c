@@ -281,6 +281,7 @@ enum verdict engine_route(struct engine *engine, uint8_t domain, uint8_t family,
 	unsigned connected_port = 0;
 	bool has_fib = !engine->vpn;
 	uint32_t value = FIB_NO_ROUTE;
+	enum verdict verdict;
 
 	for (unsigned i = 0; i < engine->n_ports; i++) {
 		const struct iface *iface = engine_iface(engine, i);
@@ -313,5 +314,10 @@ enum verdict engine_route(struct engine *engine, uint8_t domain, uint8_t family,
 	}
 	if (value == FIB_NO_ROUTE)
 		return VERDICT_NO_ROUTE;
-	return engine_follow(engine, value, family, dst, flow_hash, target);
+	verdict = engine_follow(engine, value, family, dst, flow_hash, target);
+	/* A customer's packets go to the core in its VPN, or not at all. */
+	if (verdict == VERDICT_FORWARD && engine->vpn && target->n_labels == 0 &&
+		!engine->ports[target->port].customer)
+		return VERDICT_UNRESOLVED;
+	return verdict;
 }

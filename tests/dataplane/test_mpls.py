@@ -29,6 +29,7 @@ def net(vpn):
         route(2000, {"via": PE4, "labels": [2001]}),
         route(2002, {"via": PE4}),
         route("10.1.0.0/16", {"via": CE4}),
+        route("10.6.0.0/16", {"via": PE4}),
     )
     vpn.ping(vpn.ce, "192.168.1.1", 1)
     vpn.ping(vpn.ce, "fd00:a1::1", 1)
@@ -195,6 +196,12 @@ def test_customer_reaches_nothing_of_the_core(net):
         packet = Ether(data)
         assert not (IP in packet and packet[IP].dst in ("192.0.2.1", "192.0.2.2")
                     and TCP in packet), packet.summary()
+
+
+def test_customer_leaves_by_the_core_only_with_a_label(net):
+    """A customer can name any next hop by BGP, also one on the core's link."""
+    dropped(net, "cust", "unresolved_route",
+            lambda: net.ce_wire.send(from_ce(IP(src=CE4, dst="10.6.0.1") / TCP(dport=179))))
 
 
 def test_core_without_a_label_is_not_forwarded(net):
