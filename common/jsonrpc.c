@@ -28,7 +28,6 @@ struct connection {
 	struct connection *next;
 	struct jsonrpc_server *server;
 	int fd;
-	bool serial;
 	bool broken; /* to be closed at the end of the turn */
 	bool wants_write;
 	struct jsonrpc_lines in;
@@ -303,18 +302,13 @@ int jsonrpc_server_listen_unix(struct jsonrpc_server *server, const char *path)
 	return 0;
 }
 
-int jsonrpc_server_add_fd(struct jsonrpc_server *server, int fd, bool serial)
+/* Takes `fd`. Returns 0 or errno. */
+static int add_connection(struct jsonrpc_server *server, int fd)
 {
 	struct connection *conn = calloc(1, sizeof(*conn));
 	struct epoll_event event = {.events = EPOLLIN, .data.ptr = conn};
 	int error = conn == NULL ? ENOMEM : set_nonblocking(fd);
 
-	/*
-	 * A serial port without a peer polls as hung up for as long as nobody is there: only
-	 * edges are of interest, or the loop would spin.
-	 */
-	if (serial)
-		event.events = EPOLLIN | EPOLLOUT | EPOLLET;
 	if (error == 0 && epoll_ctl(server->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0)
 		error = errno;
 	if (error != 0) {
@@ -324,7 +318,6 @@ int jsonrpc_server_add_fd(struct jsonrpc_server *server, int fd, bool serial)
 	}
 	conn->server = server;
 	conn->fd = fd;
-	conn->serial = serial;
 	conn->next = server->connections;
 	server->connections = conn;
 	return 0;
@@ -342,7 +335,7 @@ static void watch_writable(struct connection *conn, bool on)
 		.data.ptr = conn,
 	};
 
-	if (conn->serial || conn->wants_write == on)
+	if (conn->wants_write == on)
 		return;
 	conn->wants_write = on;
 	if (epoll_ctl(conn->server->epoll_fd, EPOLL_CTL_MOD, conn->fd, &event) < 0)
@@ -354,13 +347,11 @@ static void flush(struct connection *conn)
 	size_t done = 0;
 
 	while (done < conn->out_len) {
-		ssize_t n = conn->serial ? write(conn->fd, conn->out + done, conn->out_len - done)
-					 : send(conn->fd, conn->out + done, conn->out_len - done,
-						   MSG_NOSIGNAL);
+		ssize_t n = send(conn->fd, conn->out + done, conn->out_len - done, MSG_NOSIGNAL);
 
 		if (n < 0 && errno == EINTR)
 			continue;
-		if (n < 0 && errno != EAGAIN && !conn->serial)
+		if (n < 0 && errno != EAGAIN)
 			conn->broken = true;
 		if (n <= 0)
 			break;
@@ -378,9 +369,7 @@ static void send_text(struct connection *conn, const char *text)
 	if (conn->broken)
 		return;
 	if (conn->out_len + n > MAX_PENDING_OUTPUT) {
-		/* Whole lines only: a serial peer would otherwise read a torn one. */
-		if (!conn->serial)
-			conn->broken = true;
+		conn->broken = true;
 		return;
 	}
 	if (conn->out_len + n > conn->out_size) {
@@ -391,7 +380,7 @@ static void send_text(struct connection *conn, const char *text)
 			size *= 2;
 		out = realloc(conn->out, size);
 		if (out == NULL) {
-			conn->broken = !conn->serial;
+			conn->broken = true;
 			return;
 		}
 		conn->out = out;
@@ -407,7 +396,7 @@ static void respond(struct connection *conn, cJSON *id, cJSON *result, struct js
 	char *text = format_response(id, result, err);
 
 	if (text == NULL) {
-		conn->broken = !conn->serial;
+		conn->broken = true;
 		return;
 	}
 	send_text(conn, text);
@@ -455,36 +444,23 @@ out:
 	cJSON_Delete(request);
 }
 
-/* The host closed its side of a serial port: what is half said is void. */
-static void forget_dialogue(struct connection *conn)
-{
-	jsonrpc_lines_free(&conn->in);
-	conn->in.skipping = false;
-	conn->out_len = 0;
-}
-
 static void read_requests(struct connection *conn)
 {
 	char chunk[READ_CHUNK];
 
-	for (int i = 0; (conn->serial || i < READS_PER_TURN) && !conn->broken; i++) {
+	for (int i = 0; i < READS_PER_TURN && !conn->broken; i++) {
 		ssize_t n = read(conn->fd, chunk, sizeof(chunk));
 
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n > 0) {
-			if (jsonrpc_lines_feed(&conn->in, chunk, (size_t)n, serve_line, conn) !=
-					0 &&
-				!conn->serial)
+			if (jsonrpc_lines_feed(&conn->in, chunk, (size_t)n, serve_line, conn) != 0)
 				conn->broken = true;
 			continue;
 		}
 		if (n < 0 && errno == EAGAIN)
 			return;
-		if (conn->serial)
-			forget_dialogue(conn);
-		else
-			conn->broken = true;
+		conn->broken = true;
 		return;
 	}
 }
@@ -496,7 +472,7 @@ static void accept_connections(struct jsonrpc_server *server)
 
 		if (fd < 0)
 			return;
-		if (jsonrpc_server_add_fd(server, fd, false) != 0)
+		if (add_connection(server, fd) != 0)
 			log_warn("connection refused, resources ran out socket=%s", server->path);
 	}
 }

@@ -3,10 +3,10 @@
 #define EDGEPLEX_JSONRPC_H
 
 /*
- * JSON-RPC 2.0 (https://www.jsonrpc.org/specification), one message per line, over any byte
- * stream: a Unix socket or a virtio-serial port. Batches are not supported (refused with
- * JSONRPC_INVALID_REQUEST). A line longer than JSONRPC_MAX_LINE ends the connection; on a serial
- * port, which cannot be closed for good, it is skipped up to its newline instead.
+ * JSON-RPC 2.0 (https://www.jsonrpc.org/specification), one message per line. Server and client
+ * speak it over Unix stream sockets; the framing functions below serve any other byte stream.
+ * Batches are not supported (refused with JSONRPC_INVALID_REQUEST). A line longer than
+ * JSONRPC_MAX_LINE ends the connection.
  *
  * Nothing here is thread-safe: use an object from one thread only.
  */
@@ -60,13 +60,6 @@ struct jsonrpc_server *jsonrpc_server_create(jsonrpc_handler handler, void *ctx)
 
 /* Listens on a Unix stream socket with mode 0600, replacing a stale one. Returns 0 or errno. */
 int jsonrpc_server_listen_unix(struct jsonrpc_server *server, const char *path);
-
-/*
- * Serves a byte stream that is already open (a virtio-serial port, one end of a socketpair).
- * Takes `fd`. With `serial`, end of file means "nobody is connected now" and the stream stays.
- * Returns 0 or errno.
- */
-int jsonrpc_server_add_fd(struct jsonrpc_server *server, int fd, bool serial);
 
 /* A descriptor that polls readable when jsonrpc_server_run() has something to do. */
 int jsonrpc_server_fd(const struct jsonrpc_server *server);
