@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "hostd/freeze.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include "common/log.h"
+#include "hostd/frame.h"
+#include "hostd/qmp.h"
+
+#define MAGIC 0x455046525a000001ull /* "EPFRZ", version 1 */
+#define SUFFIX ".freeze"
+#define QMP_TIMEOUT_MS 2000
+
+struct record {
+	uint64_t magic;
+	_Atomic uint32_t status;
+	char qmp_path[4000];
+};
+
+struct freeze {
+	struct record *record;
+	char path[4200];
+};
+
+int freeze_create(
+	const char *dir, const uint8_t uuid[16], const char *qmp_path, struct freeze **out)
+{
+	struct freeze *freeze = calloc(1, sizeof(*freeze));
+	struct record first = {.magic = MAGIC};
+	char text[UUID_STRLEN];
+	void *map;
+	int fd, error = 0;
+
+	if (freeze == NULL)
+		return ENOMEM;
+	if (strlen(qmp_path) >= sizeof(first.qmp_path)) {
+		free(freeze);
+		return ENAMETOOLONG;
+	}
+	snprintf(first.qmp_path, sizeof(first.qmp_path), "%s", qmp_path);
+	snprintf(freeze->path, sizeof(freeze->path), "%.4000s/%s" SUFFIX, dir,
+		frame_format_uuid(uuid, text));
+	fd = open(freeze->path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	if (fd < 0 || write(fd, &first, sizeof(first)) != (ssize_t)sizeof(first))
+		error = errno;
+	map = error == 0 ? mmap(NULL, sizeof(first), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)
+			 : MAP_FAILED;
+	if (error == 0 && map == MAP_FAILED)
+		error = errno;
+	if (fd >= 0)
+		close(fd);
+	if (error != 0) {
+		free(freeze);
+		return error;
+	}
+	freeze->record = map;
+	*out = freeze;
+	return 0;
+}
+
+void freeze_set(struct freeze *freeze, enum freeze_status status)
+{
+	atomic_store(&freeze->record->status, (uint32_t)status);
+}
+
+void freeze_destroy(struct freeze *freeze)
+{
+	if (freeze == NULL)
+		return;
+	unlink(freeze->path);
+	munmap(freeze->record, sizeof(*freeze->record));
+	free(freeze);
+}
+
+static void resume(const char *name, const char *qmp_path)
+{
+	struct qmp *qmp = NULL;
+	char why[256];
+	int error = qmp_open(qmp_path, QMP_TIMEOUT_MS, &qmp, why);
+
+	if (error == 0) {
+		error = qmp_cont(qmp, QMP_TIMEOUT_MS);
+		snprintf(why, sizeof(why), "%s", qmp_why(qmp));
+		if (error == 0)
+			qmp_end_state(qmp, QMP_TIMEOUT_MS);
+	}
+	if (error == 0)
+		log_warn("a VM was stopped when hostd ended; resumed it record=%s", name);
+	else if (error != ECONNREFUSED && error != ENOENT)
+		log_error("a VM was stopped when hostd ended, and can't be resumed: %s; resume it "
+			  "by virsh or destroy it record=%s",
+			why, name);
+	qmp_close(qmp);
+}
+
+void freeze_recover(const char *dir)
+{
+	DIR *list = opendir(dir);
+	struct dirent *entry;
+
+	while (list != NULL && (entry = readdir(list)) != NULL) {
+		size_t n = strlen(entry->d_name);
+		struct record record;
+		int fd;
+
+		if (n < strlen(SUFFIX) || strcmp(entry->d_name + n - strlen(SUFFIX), SUFFIX) != 0)
+			continue;
+		fd = openat(dirfd(list), entry->d_name, O_RDONLY | O_CLOEXEC);
+		if (fd < 0)
+			continue;
+		if (read(fd, &record, sizeof(record)) == (ssize_t)sizeof(record) &&
+			record.magic == MAGIC &&
+			memchr(record.qmp_path, '\0', sizeof(record.qmp_path)) != NULL) {
+			uint32_t status = atomic_load(&record.status);
+
+			if (status == FREEZE_STOPPED)
+				resume(entry->d_name, record.qmp_path);
+			else if (status == FREEZE_GRANTED)
+				log_warn("a VM stays stopped: its destination has leave to run "
+					 "record=%s",
+					entry->d_name);
+		}
+		close(fd);
+		unlinkat(dirfd(list), entry->d_name, 0);
+	}
+	if (list != NULL)
+		closedir(list);
+}
+
+int freeze_start_guard(const char *dir)
+{
+	int ends[2];
+	pid_t pid;
+	char byte;
+
+	if (pipe2(ends, O_CLOEXEC) < 0)
+		return errno;
+	pid = fork();
+	if (pid != 0) {
+		close(ends[0]); /* the other end closes with this process */
+		if (pid > 0)
+			return 0;
+		close(ends[1]);
+		return errno;
+	}
+	close(ends[1]);
+	setsid();
+	signal(SIGINT, SIG_IGN);
+	signal(SIGTERM, SIG_IGN);
+	signal(SIGHUP, SIG_IGN);
+	prctl(PR_SET_NAME, "hostd-guard");
+	while (read(ends[0], &byte, 1) < 0 && errno == EINTR)
+		;
+	freeze_recover(dir);
+	_exit(0);
+}

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef EDGEPLEX_HOSTD_FREEZE_H
+#define EDGEPLEX_HOSTD_FREEZE_H
+
+/*
+ * No VM stays stopped because hostd died. Before a source is stopped, a record in the run
+ * directory says so; it is memory shared with a file, so a kill at any moment leaves it right.
+ * A guard, a child process that does nothing else, waits for hostd's end and then resumes what the
+ * records say; so does hostd when it starts, should the guard have been killed too.
+ *
+ * A VM is not resumed when its record says that the destination was given leave to run
+ * (FREEZE_GRANTED): from then on only the controller may resume it, who knows what the switch lets
+ * through.
+ */
+
+#include <stdint.h>
+
+enum freeze_status {
+	FREEZE_RUNNING,
+	FREEZE_STOPPED, /* by us, or about to be: resume it */
+	FREEZE_GRANTED, /* the destination runs, or may */
+};
+
+struct freeze;
+
+/* Makes the record, FREEZE_RUNNING. Returns 0 or errno. */
+int freeze_create(
+	const char *dir, const uint8_t uuid[16], const char *qmp_path, struct freeze **freeze);
+
+/* In force at once. Doesn't fail and doesn't block. */
+void freeze_set(struct freeze *freeze, enum freeze_status status);
+
+/* Removes the record. Accepts NULL. */
+void freeze_destroy(struct freeze *freeze);
+
+/* Resumes what records in `dir` say, and removes them. Logs what it did. */
+void freeze_recover(const char *dir);
+
+/*
+ * Forks the guard. To be called once, before there are threads, while this process holds the lock
+ * of the run directory: the guard holds it too until it has recovered, so a new hostd waits.
+ * Returns 0 or errno.
+ */
+int freeze_start_guard(const char *dir);
+
+#endif

@@ -1,0 +1,962 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * edgeplex-hostd: the agent on each server that copies VMs' memory and device state to other
+ * servers. Operators don't speak to it; the controller does, by JSON-RPC on its socket
+ * (docs/protocols.md, "edgeplex-hostd").
+ *
+ * Threads: the main one accepts; each client of the socket has one, so that a call that takes its
+ * time keeps nobody else waiting; each copy has one (source.h, standby.h). The lock below guards
+ * the tables; whoever uses a copy holds a reference to its entry.
+ */
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/file.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "common/jsonrpc.h"
+#include "common/log.h"
+#include "hostd/freeze.h"
+#include "hostd/source.h"
+#include "hostd/standby.h"
+
+#define VERSION "0.1.0"
+#define MAX_CLIENTS 64
+#define MAX_COPIES 256
+#define MAX_NEWS 256 /* notifications that a client which doesn't read may have waiting */
+#define HANDSHAKE_MS 5000
+#define LOCK_WAIT_MS 15000
+#define DEFAULT_SILENCE_MS 3000
+#define DEFAULT_FREEZE_MS 30000
+#define DEFAULT_STAGING_MB 512
+
+struct copy { /* one side of it */
+	struct copy *next;
+	uint8_t uuid[16];
+	struct source *source; /* one of these two */
+	struct standby *standby;
+	unsigned users; /* the table is one */
+};
+
+struct client {
+	struct client *next;
+	struct hostd *hostd;
+	int fd, wake_fd;
+	cJSON *news; /* an array, under the lock */
+	struct jsonrpc_server *server;
+};
+
+struct hostd {
+	const char *run_dir;
+	uint64_t staging_limit;
+	struct link_keys *keys;
+	int socket_fd, listen_fd, stop_fd; /* stop_fd is readable when all is to end */
+	pthread_mutex_t lock;
+	pthread_cond_t left; /* a thread of ours has ended */
+	struct client *clients;
+	unsigned n_clients, n_greeting; /* threads */
+	struct copy *copies;
+	unsigned n_copies;
+};
+
+/* ---- news for clients -------------------------------------------------------------------------
+ */
+
+static void wake(int fd)
+{
+	uint64_t one = 1;
+
+	if (write(fd, &one, sizeof(one)) < 0)
+		log_debug("a thread was awake already");
+}
+
+/* Takes `status`. */
+static void announce(void *ctx, cJSON *status)
+{
+	struct hostd *hostd = ctx;
+
+	pthread_mutex_lock(&hostd->lock);
+	for (struct client *client = hostd->clients; client != NULL; client = client->next) {
+		if (cJSON_GetArraySize(client->news) >= MAX_NEWS)
+			cJSON_DeleteItemFromArray(client->news, 0);
+		cJSON_AddItemToArray(client->news, cJSON_Duplicate(status, true));
+		wake(client->wake_fd);
+	}
+	pthread_mutex_unlock(&hostd->lock);
+	cJSON_Delete(status);
+}
+
+/* ---- the table of copies ----------------------------------------------------------------------
+ */
+
+static struct copy **find_locked(struct hostd *hostd, const uint8_t uuid[16], bool source)
+{
+	struct copy **link = &hostd->copies;
+
+	while (*link != NULL &&
+		(memcmp((*link)->uuid, uuid, 16) != 0 || ((*link)->source != NULL) != source))
+		link = &(*link)->next;
+	return link;
+}
+
+static struct copy *use_copy(struct hostd *hostd, const uint8_t uuid[16], bool source)
+{
+	struct copy *copy;
+
+	pthread_mutex_lock(&hostd->lock);
+	copy = *find_locked(hostd, uuid, source);
+	if (copy != NULL)
+		copy->users++;
+	pthread_mutex_unlock(&hostd->lock);
+	return copy;
+}
+
+static void leave_copy(struct hostd *hostd, struct copy *copy, bool remove)
+{
+	bool last;
+
+	pthread_mutex_lock(&hostd->lock);
+	last = --copy->users == 0;
+	pthread_mutex_unlock(&hostd->lock);
+	if (!last)
+		return;
+	source_destroy(copy->source);
+	standby_destroy(copy->standby, remove);
+	free(copy);
+}
+
+/* Takes a copy out of the table, if `copy` is still in it. */
+static void drop_copy(struct hostd *hostd, struct copy *copy, bool remove)
+{
+	struct copy **link = &hostd->copies;
+	bool found;
+
+	pthread_mutex_lock(&hostd->lock);
+	while (*link != NULL && *link != copy)
+		link = &(*link)->next;
+	found = *link != NULL;
+	if (found) {
+		*link = copy->next;
+		hostd->n_copies--;
+	}
+	pthread_mutex_unlock(&hostd->lock);
+	if (found)
+		leave_copy(hostd, copy, remove);
+}
+
+/* Adds a copy. Returns 0, or EEXIST, ENOSPC or ENOMEM; then nothing was taken. */
+static int add_copy(
+	struct hostd *hostd, const uint8_t uuid[16], struct source *source, struct standby *standby)
+{
+	struct copy *copy = calloc(1, sizeof(*copy));
+	int error = copy == NULL ? ENOMEM : 0;
+
+	pthread_mutex_lock(&hostd->lock);
+	if (error == 0 && *find_locked(hostd, uuid, source != NULL) != NULL)
+		error = EEXIST;
+	if (error == 0 && hostd->n_copies >= MAX_COPIES)
+		error = ENOSPC;
+	if (error == 0) {
+		memcpy(copy->uuid, uuid, 16);
+		copy->source = source;
+		copy->standby = standby;
+		copy->users = 1;
+		copy->next = hostd->copies;
+		hostd->copies = copy;
+		hostd->n_copies++;
+	}
+	pthread_mutex_unlock(&hostd->lock);
+	if (error != 0)
+		free(copy);
+	return error;
+}
+
+/* ---- methods ----------------------------------------------------------------------------------
+ */
+
+static const char *get_text(const cJSON *params, const char *name, struct jsonrpc_error *err)
+{
+	const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(params, name));
+	char field[64];
+
+	if (text != NULL && text[0] != '\0')
+		return text;
+	snprintf(field, sizeof(field), "/%s", name);
+	jsonrpc_fail(err, JSONRPC_INVALID_PARAMS, field, "must be a text");
+	return NULL;
+}
+
+/* An absolute path that a socket address or a log line can hold. */
+static const char *get_path(const cJSON *params, const char *name, struct jsonrpc_error *err)
+{
+	const char *text = get_text(params, name, err);
+	char field[64];
+
+	if (text == NULL || (text[0] == '/' && strlen(text) < 1024))
+		return text;
+	snprintf(field, sizeof(field), "/%s", name);
+	jsonrpc_fail(err, JSONRPC_INVALID_PARAMS, field, "must be an absolute path");
+	return NULL;
+}
+
+static int get_uuid(const cJSON *params, uint8_t uuid[16], struct jsonrpc_error *err)
+{
+	const char *text = get_text(params, "uuid", err);
+
+	if (text == NULL)
+		return -1;
+	if (frame_parse_uuid(text, uuid) != 0)
+		return jsonrpc_fail(err, JSONRPC_INVALID_PARAMS, "/uuid",
+			"must be a UUID like 01234567-89ab-cdef-0123-456789abcdef");
+	return 0;
+}
+
+static int get_number(const cJSON *params, const char *name, int low, int high, int otherwise,
+	int *value, struct jsonrpc_error *err)
+{
+	const cJSON *item = cJSON_GetObjectItemCaseSensitive(params, name);
+	char field[64];
+
+	*value = otherwise;
+	if (item == NULL)
+		return 0;
+	if (cJSON_IsNumber(item) && item->valuedouble >= low && item->valuedouble <= high) {
+		*value = (int)item->valuedouble;
+		return 0;
+	}
+	snprintf(field, sizeof(field), "/%s", name);
+	return jsonrpc_fail(
+		err, JSONRPC_INVALID_PARAMS, field, "must be a number of %d to %d", low, high);
+}
+
+static int get_ticket(const cJSON *to, uint8_t ticket[32], struct jsonrpc_error *err)
+{
+	const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(to, "ticket"));
+	bool good =
+		text != NULL && strlen(text) == 64 && strspn(text, "0123456789abcdefABCDEF") == 64;
+
+	if (!good)
+		return jsonrpc_fail(err, JSONRPC_INVALID_PARAMS, "/to/ticket",
+			"must be the ticket that receive.prepare gave");
+	for (int i = 0; i < 32; i++) {
+		char digits[3] = {text[2 * i], text[2 * i + 1], '\0'};
+
+		ticket[i] = (uint8_t)strtoul(digits, NULL, 16);
+	}
+	return 0;
+}
+
+static int no_room(struct jsonrpc_error *err, int error)
+{
+	return jsonrpc_fail(err, error == EEXIST ? JSONRPC_CONFLICT : JSONRPC_INTERNAL_ERROR, "",
+		"%s",
+		error == EEXIST ? "another call began the same just now"
+				: "too many copies; move.finish or move.abort old ones");
+}
+
+static int receive_prepare(
+	struct hostd *hostd, const cJSON *params, cJSON **result, struct jsonrpc_error *err)
+{
+	struct standby_config config = {
+		.qmp_path = get_path(params, "qmp_path", err),
+		.ram_path = get_path(params, "ram_path", err),
+		.run_dir = hostd->run_dir,
+		.limit = hostd->staging_limit,
+		.changed = announce,
+		.ctx = hostd,
+	};
+	struct standby *standby;
+	struct copy *old;
+	int error;
+
+	if (config.qmp_path == NULL || config.ram_path == NULL ||
+		get_uuid(params, config.uuid, err) != 0)
+		return -1;
+	old = use_copy(hostd, config.uuid, false);
+	if (old != NULL) {
+		bool ended = standby_ended(old->standby);
+
+		/* Prepared already: the same ticket again, if it wasn't used. */
+		if (!ended)
+			*result = standby_status(old->standby, true);
+		else
+			drop_copy(hostd, old, true);
+		leave_copy(hostd, old, true);
+		if (!ended)
+			return 0;
+	}
+	if (standby_prepare(&config, &standby, err) != 0)
+		return -1;
+	*result = standby_status(standby, true);
+	error = add_copy(hostd, config.uuid, NULL, standby);
+	if (error != 0) {
+		cJSON_Delete(*result);
+		*result = NULL;
+		standby_destroy(standby, true);
+		return no_room(err, error);
+	}
+	return 0;
+}
+
+static int move_start(
+	struct hostd *hostd, const cJSON *params, cJSON **result, struct jsonrpc_error *err)
+{
+	const cJSON *to = cJSON_GetObjectItemCaseSensitive(params, "to");
+	const char *engine =
+		cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(params, "engine"));
+	struct source_config config = {
+		.qmp_path = get_path(params, "qmp_path", err),
+		.ram_path = get_path(params, "ram_path", err),
+		.address = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(to, "address")),
+		.run_dir = hostd->run_dir,
+		.keys = hostd->keys,
+		.changed = announce,
+		.ctx = hostd,
+	};
+	struct source *source;
+	struct copy *old;
+	int error;
+
+	if (config.qmp_path == NULL || config.ram_path == NULL ||
+		get_uuid(params, config.uuid, err) != 0)
+		return -1;
+	if (config.address == NULL)
+		return jsonrpc_fail(err, JSONRPC_INVALID_PARAMS, "/to/address",
+			"must be the other hostd's ADDRESS:PORT");
+	if (get_ticket(to, config.ticket, err) != 0 ||
+		get_number(params, "silence_ms", 100, 60000, DEFAULT_SILENCE_MS, &config.silence_ms,
+			err) != 0)
+		return -1;
+	if (dirty_engine_parse(engine != NULL ? engine : "auto", &config.engine) != 0)
+		return jsonrpc_fail(err, JSONRPC_INVALID_PARAMS, "/engine",
+			"must be \"auto\", \"pagemap\" or \"compare\"");
+	old = use_copy(hostd, config.uuid, true);
+	if (old != NULL) {
+		bool ended = source_ended(old->source);
+
+		if (!ended)
+			*result = source_status(old->source);
+		else
+			drop_copy(hostd, old, true);
+		leave_copy(hostd, old, true);
+		if (!ended)
+			return 0;
+	}
+	if (source_start(&config, &source, err) != 0)
+		return -1;
+	*result = source_status(source);
+	error = add_copy(hostd, config.uuid, source, NULL);
+	if (error != 0) {
+		cJSON_Delete(*result);
+		*result = NULL;
+		source_destroy(source);
+		return no_room(err, error);
+	}
+	return 0;
+}
+
+static int no_copy(struct jsonrpc_error *err, const char *what)
+{
+	return jsonrpc_fail(err, JSONRPC_NOT_FOUND, "/uuid", "%s of this VM here", what);
+}
+
+/* move.freeze, move.resume_source: on the source. */
+static int at_source(struct hostd *hostd, const char *method, const cJSON *params, cJSON **result,
+	struct jsonrpc_error *err)
+{
+	struct copy *copy;
+	uint8_t uuid[16];
+	int status, timeout;
+
+	if (get_uuid(params, uuid, err) != 0 || get_number(params, "timeout_ms", 100, 600000,
+							DEFAULT_FREEZE_MS, &timeout, err) != 0)
+		return -1;
+	copy = use_copy(hostd, uuid, true);
+	if (copy == NULL)
+		return no_copy(err, "no move");
+	if (strcmp(method, "move.freeze") == 0)
+		status = source_freeze(copy->source, timeout, err);
+	else
+		status = source_resume(copy->source, err);
+	if (status == 0)
+		*result = source_status(copy->source);
+	leave_copy(hostd, copy, true);
+	return status;
+}
+
+static int move_activate(
+	struct hostd *hostd, const cJSON *params, cJSON **result, struct jsonrpc_error *err)
+{
+	bool fenced = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(params, "fenced"));
+	struct copy *copy;
+	uint8_t uuid[16];
+	int status;
+
+	if (get_uuid(params, uuid, err) != 0)
+		return -1;
+	copy = use_copy(hostd, uuid, false);
+	if (copy == NULL)
+		return no_copy(err, "no copy");
+	status = standby_activate(copy->standby, fenced, err);
+	if (status == 0)
+		*result = standby_status(copy->standby, false);
+	leave_copy(hostd, copy, true);
+	return status;
+}
+
+/* move.abort, move.finish: on either side; on both, if this hostd is both. */
+static int end_move(struct hostd *hostd, const char *method, const cJSON *params, cJSON **result,
+	struct jsonrpc_error *err)
+{
+	bool abort = strcmp(method, "move.abort") == 0;
+	uint8_t uuid[16];
+	int status = 0;
+
+	if (get_uuid(params, uuid, err) != 0)
+		return -1;
+	for (int source = 1; source >= 0 && status == 0; source--) {
+		struct copy *copy = use_copy(hostd, uuid, source == 1);
+
+		if (copy == NULL)
+			continue;
+		if (abort)
+			status = source == 1 ? source_abort(copy->source, err)
+					     : standby_abort(copy->standby, err);
+		if (status == 0)
+			drop_copy(hostd, copy, true);
+		leave_copy(hostd, copy, true);
+	}
+	if (status == 0)
+		*result = cJSON_CreateObject();
+	return status;
+}
+
+static cJSON *copy_status(const struct copy *copy)
+{
+	if (copy->source == NULL)
+		return standby_status(copy->standby, false);
+	return source_status(copy->source);
+}
+
+static int move_status(
+	struct hostd *hostd, const cJSON *params, cJSON **result, struct jsonrpc_error *err)
+{
+	cJSON *list = cJSON_CreateArray();
+	uint8_t uuid[16];
+
+	if (get_uuid(params, uuid, err) != 0) {
+		cJSON_Delete(list);
+		return -1;
+	}
+	for (int source = 1; source >= 0; source--) {
+		struct copy *copy = use_copy(hostd, uuid, source == 1);
+
+		if (copy == NULL)
+			continue;
+		if (source == 1)
+			source_touch(copy->source);
+		cJSON_AddItemToArray(list, copy_status(copy));
+		leave_copy(hostd, copy, true);
+	}
+	if (cJSON_GetArraySize(list) == 0) {
+		cJSON_Delete(list);
+		return no_copy(err, "no move");
+	}
+	*result = cJSON_CreateObject();
+	cJSON_AddItemToObject(*result, "copies", list);
+	return 0;
+}
+
+static int hostd_info(struct hostd *hostd, cJSON **result)
+{
+	cJSON *info = cJSON_CreateObject(), *list;
+
+	cJSON_AddStringToObject(info, "version", VERSION);
+	cJSON_AddNumberToObject(info, "protocol", FRAME_VERSION);
+	cJSON_AddNumberToObject(info, "staging_limit_bytes", (double)hostd->staging_limit);
+	list = cJSON_AddArrayToObject(info, "copies");
+	pthread_mutex_lock(&hostd->lock);
+	for (const struct copy *copy = hostd->copies; copy != NULL; copy = copy->next)
+		cJSON_AddItemToArray(list, copy_status(copy));
+	pthread_mutex_unlock(&hostd->lock);
+	*result = info;
+	return 0;
+}
+
+static int serve(void *ctx, const char *method, const cJSON *params, cJSON **result,
+	struct jsonrpc_error *err)
+{
+	struct client *client = ctx;
+	struct hostd *hostd = client->hostd;
+
+	if (strcmp(method, "hostd.info") == 0)
+		return hostd_info(hostd, result);
+	if (strcmp(method, "receive.prepare") == 0)
+		return receive_prepare(hostd, params, result, err);
+	if (strcmp(method, "move.start") == 0)
+		return move_start(hostd, params, result, err);
+	if (strcmp(method, "move.freeze") == 0 || strcmp(method, "move.resume_source") == 0)
+		return at_source(hostd, method, params, result, err);
+	if (strcmp(method, "move.activate") == 0)
+		return move_activate(hostd, params, result, err);
+	if (strcmp(method, "move.abort") == 0 || strcmp(method, "move.finish") == 0)
+		return end_move(hostd, method, params, result, err);
+	if (strcmp(method, "move.status") == 0)
+		return move_status(hostd, params, result, err);
+	return jsonrpc_fail(err, JSONRPC_METHOD_NOT_FOUND, "", "no method %.100s", method);
+}
+
+/* ---- clients ----------------------------------------------------------------------------------
+ */
+
+static void give_news(struct client *client)
+{
+	uint64_t ticks;
+	cJSON *news;
+
+	if (read(client->wake_fd, &ticks, sizeof(ticks)) < 0)
+		return;
+	pthread_mutex_lock(&client->hostd->lock);
+	news = client->news;
+	client->news = cJSON_CreateArray();
+	pthread_mutex_unlock(&client->hostd->lock);
+	for (const cJSON *item = news->child; item != NULL; item = item->next)
+		jsonrpc_server_notify(client->server, "hostd.changed", item);
+	cJSON_Delete(news);
+}
+
+static void leave_hostd(struct client *client)
+{
+	struct hostd *hostd = client->hostd;
+	struct client **link = &hostd->clients;
+
+	pthread_mutex_lock(&hostd->lock);
+	while (*link != client)
+		link = &(*link)->next;
+	*link = client->next;
+	pthread_mutex_unlock(&hostd->lock);
+	jsonrpc_server_destroy(client->server);
+	cJSON_Delete(client->news);
+	close(client->wake_fd);
+	close(client->fd);
+	free(client);
+	pthread_mutex_lock(&hostd->lock);
+	hostd->n_clients--;
+	pthread_cond_broadcast(&hostd->left);
+	pthread_mutex_unlock(&hostd->lock);
+}
+
+static void *client_main(void *ctx)
+{
+	struct client *client = ctx;
+	struct pollfd p[4] = {
+		{.fd = jsonrpc_server_fd(client->server), .events = POLLIN},
+		{.fd = client->wake_fd, .events = POLLIN},
+		{.fd = client->fd, .events = POLLRDHUP}, /* ours, so that we see it end */
+		{.fd = client->hostd->stop_fd, .events = POLLIN},
+	};
+
+	for (;;) {
+		if (poll(p, 4, -1) < 0 && errno != EINTR)
+			break;
+		if (p[0].revents != 0)
+			jsonrpc_server_run(client->server);
+		if (p[1].revents != 0)
+			give_news(client);
+		if (p[2].revents != 0 || p[3].revents != 0)
+			break;
+	}
+	leave_hostd(client);
+	return NULL;
+}
+
+/* Takes `fd`. */
+static void add_client(struct hostd *hostd, int fd)
+{
+	struct client *client = calloc(1, sizeof(*client));
+	pthread_t thread;
+	bool full;
+
+	if (client == NULL) {
+		close(fd);
+		return;
+	}
+	client->hostd = hostd;
+	client->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	client->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	client->news = cJSON_CreateArray();
+	client->server = jsonrpc_server_create(serve, client);
+	pthread_mutex_lock(&hostd->lock);
+	full = hostd->n_clients >= MAX_CLIENTS;
+	hostd->n_clients++;
+	client->next = hostd->clients;
+	hostd->clients = client;
+	pthread_mutex_unlock(&hostd->lock);
+	if (full || client->fd < 0 || client->wake_fd < 0 || client->server == NULL) {
+		log_warn("a client was refused: too many, or resources ran out");
+		close(fd);
+		leave_hostd(client);
+		return;
+	}
+	if (jsonrpc_server_add_fd(client->server, fd, false) != 0 ||
+		pthread_create(&thread, NULL, client_main, client) != 0) {
+		log_warn("a client was refused: resources ran out");
+		leave_hostd(client);
+		return;
+	}
+	pthread_detach(thread);
+}
+
+/* ---- other hostds -----------------------------------------------------------------------------
+ */
+
+struct greeting {
+	struct hostd *hostd;
+	int fd;
+};
+
+static void *greeting_main(void *ctx)
+{
+	struct greeting *greeting = ctx;
+	struct hostd *hostd = greeting->hostd;
+	char why[256] = "no such VM is awaited; call receive.prepare first";
+	struct link *link = NULL;
+	struct copy *copy = NULL;
+	struct frame hello = {0};
+	int error = link_accept(hostd->keys, greeting->fd, HANDSHAKE_MS, &link, why);
+
+	if (error != 0)
+		log_warn("a hostd was refused: %s", why);
+	if (error == 0)
+		error = link_receive(link, &hello, HANDSHAKE_MS);
+	if (error == 0 && hello.type == FRAME_HELLO) {
+		copy = use_copy(hostd, hello.uuid, false);
+		error = copy != NULL ? standby_attach(copy->standby, link, &hello, why) : ENOENT;
+		if (error == 0)
+			link = NULL;
+	}
+	if (link != NULL && error != 0 && hello.type == FRAME_HELLO) {
+		struct frame refusal = {
+			.type = FRAME_DISCARD,
+			.length = (uint32_t)strlen(why),
+			.payload = (const uint8_t *)why,
+		};
+
+		log_warn("a copy was refused: %s", why);
+		link_send(link, &refusal, HANDSHAKE_MS);
+	}
+	link_close(link);
+	if (copy != NULL)
+		leave_copy(hostd, copy, true);
+	free(greeting);
+	pthread_mutex_lock(&hostd->lock);
+	hostd->n_greeting--;
+	pthread_cond_broadcast(&hostd->left);
+	pthread_mutex_unlock(&hostd->lock);
+	return NULL;
+}
+
+/* Takes `fd`. */
+static void greet(struct hostd *hostd, int fd)
+{
+	struct greeting *greeting = calloc(1, sizeof(*greeting));
+	pthread_t thread;
+	bool started = false;
+
+	pthread_mutex_lock(&hostd->lock);
+	if (greeting != NULL && hostd->n_greeting < MAX_CLIENTS) {
+		greeting->hostd = hostd;
+		greeting->fd = fd;
+		started = pthread_create(&thread, NULL, greeting_main, greeting) == 0;
+		hostd->n_greeting += started;
+	}
+	pthread_mutex_unlock(&hostd->lock);
+	if (!started) {
+		free(greeting);
+		close(fd);
+		return;
+	}
+	pthread_detach(thread);
+}
+
+/* ---- main -------------------------------------------------------------------------------------
+ */
+
+/* Brings back what an earlier hostd held for others. */
+static void reopen_standbys(struct hostd *hostd)
+{
+	DIR *list = opendir(hostd->run_dir);
+	struct dirent *entry;
+
+	while (list != NULL && (entry = readdir(list)) != NULL) {
+		struct standby_config config = {
+			.run_dir = hostd->run_dir,
+			.limit = hostd->staging_limit,
+			.changed = announce,
+			.ctx = hostd,
+		};
+		struct standby *standby;
+		char uuid[UUID_STRLEN];
+
+		if (strlen(entry->d_name) != UUID_STRLEN - 1 + strlen(".epoch-0") ||
+			strncmp(entry->d_name + UUID_STRLEN - 1, ".epoch-", 7) != 0)
+			continue;
+		snprintf(uuid, sizeof(uuid), "%.36s", entry->d_name);
+		if (frame_parse_uuid(uuid, config.uuid) != 0 ||
+			*find_locked(hostd, config.uuid, false) != NULL ||
+			standby_reopen(&config, &standby) != 0)
+			continue;
+		if (add_copy(hostd, config.uuid, NULL, standby) != 0)
+			standby_destroy(standby, true);
+		else
+			log_info("found the copy of a VM again uuid=%s", uuid);
+	}
+	if (list != NULL)
+		closedir(list);
+}
+
+static int listen_unix(const char *path)
+{
+	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	mode_t mask;
+	int fd, failed;
+
+	if (strlen(path) >= sizeof(addr.sun_path)) {
+		errno = ENAMETOOLONG;
+		return -1;
+	}
+	snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", path);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		return -1;
+	unlink(path);
+	mask = umask(0177);
+	failed = bind(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 || listen(fd, 16) < 0;
+	umask(mask);
+	if (failed) {
+		close(fd);
+		return -1;
+	}
+	return fd;
+}
+
+/* Waits while the guard of a hostd that was killed puts things right. Returns 0 or errno. */
+static int lock_run_dir(const char *dir)
+{
+	struct timespec tenth = {.tv_nsec = 100000000};
+	char path[4200];
+	int fd;
+
+	if (mkdir(dir, 0700) < 0 && errno != EEXIST)
+		return errno;
+	snprintf(path, sizeof(path), "%.4000s/lock", dir);
+	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return errno;
+	for (int waited = 0; flock(fd, LOCK_EX | LOCK_NB) < 0; waited += 100) {
+		if (errno != EWOULDBLOCK || waited >= LOCK_WAIT_MS) {
+			int error = errno;
+
+			close(fd);
+			return error;
+		}
+		nanosleep(&tenth, NULL);
+	}
+	return 0; /* held as long as this process and its guard live */
+}
+
+static void accept_all(struct hostd *hostd, int listen_fd, void (*take)(struct hostd *, int))
+{
+	int fd;
+
+	while ((fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC)) >= 0)
+		take(hostd, fd);
+}
+
+static void run(struct hostd *hostd, int signal_fd)
+{
+	struct pollfd p[3] = {
+		{.fd = hostd->socket_fd, .events = POLLIN},
+		{.fd = hostd->listen_fd, .events = POLLIN},
+		{.fd = signal_fd, .events = POLLIN},
+	};
+
+	while (p[2].revents == 0) {
+		if (poll(p, 3, -1) < 0)
+			continue;
+		if (p[0].revents != 0)
+			accept_all(hostd, hostd->socket_fd, add_client);
+		if (p[1].revents != 0)
+			accept_all(hostd, hostd->listen_fd, greet);
+	}
+}
+
+/* Ends all threads; sources resume. What is held for others stays, for the next hostd. */
+static void end_all(struct hostd *hostd)
+{
+	struct copy *copy;
+
+	wake(hostd->stop_fd);
+	pthread_mutex_lock(&hostd->lock);
+	while (hostd->n_clients > 0 || hostd->n_greeting > 0)
+		pthread_cond_wait(&hostd->left, &hostd->lock);
+	pthread_mutex_unlock(&hostd->lock);
+	while ((copy = hostd->copies) != NULL)
+		drop_copy(hostd, copy, false);
+}
+
+static int usage(const char *wrong)
+{
+	if (wrong != NULL)
+		fprintf(stderr, "edgeplex-hostd: %s\n", wrong);
+	fprintf(wrong != NULL ? stderr : stdout,
+		"Usage: edgeplex-hostd --socket PATH --listen ADDRESS:PORT --cert FILE --key FILE\n"
+		"           --ca FILE --run-dir DIR [--staging-mb N] [--log-level LEVEL]\n"
+		"\n"
+		"Copies VMs' memory and device state between servers, as the controller says.\n"
+		"\n"
+		"  --socket PATH         the controller's socket (JSON-RPC); mode 0600\n"
+		"  --listen ADDRESS:PORT for other hostds (TLS 1.3); IPv6: [ADDRESS]:PORT\n"
+		"  --cert, --key FILE    this server's certificate and key (PEM)\n"
+		"  --ca FILE             who signs hostds' certificates, and nothing else (PEM)\n"
+		"  --run-dir DIR         for its state: on a tmpfs, not shared with another hostd\n"
+		"  --staging-mb N        memory that one epoch of a VM may take (%d)\n"
+		"  --log-level LEVEL     error, warn, info or debug\n",
+		DEFAULT_STAGING_MB);
+	return wrong != NULL ? 2 : 0;
+}
+
+struct options {
+	const char *socket, *listen, *cert, *key, *ca, *run_dir, *staging_mb, *log_level;
+	bool help;
+};
+
+static int parse_options(int argc, char **argv, struct options *o)
+{
+	static const struct option names[] = {
+		{"socket", required_argument, NULL, 's'},
+		{"listen", required_argument, NULL, 'l'},
+		{"cert", required_argument, NULL, 'c'},
+		{"key", required_argument, NULL, 'k'},
+		{"ca", required_argument, NULL, 'a'},
+		{"run-dir", required_argument, NULL, 'r'},
+		{"staging-mb", required_argument, NULL, 'm'},
+		{"log-level", required_argument, NULL, 'v'},
+		{"help", no_argument, NULL, 'h'},
+		{NULL, 0, NULL, 0},
+	};
+	int c;
+
+	while ((c = getopt_long(argc, argv, "", names, NULL)) != -1) {
+		const char **to = c == 's'   ? &o->socket
+				  : c == 'l' ? &o->listen
+				  : c == 'c' ? &o->cert
+				  : c == 'k' ? &o->key
+				  : c == 'a' ? &o->ca
+				  : c == 'r' ? &o->run_dir
+				  : c == 'm' ? &o->staging_mb
+				  : c == 'v' ? &o->log_level
+					     : NULL;
+
+		if (c == 'h')
+			o->help = true;
+		else if (to == NULL)
+			return -1;
+		else
+			*to = optarg;
+	}
+	return optind == argc ? 0 : -1;
+}
+
+static int signals(void)
+{
+	sigset_t set;
+
+	signal(SIGPIPE, SIG_IGN);
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	/* Before there are threads: they inherit it. */
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+int main(int argc, char **argv)
+{
+	static struct hostd hostd = {
+		.lock = PTHREAD_MUTEX_INITIALIZER, .left = PTHREAD_COND_INITIALIZER};
+	struct options o = {.staging_mb = NULL};
+	enum log_level level = LOG_LEVEL_INFO;
+	unsigned long megabytes = DEFAULT_STAGING_MB;
+	char why[256], *end = NULL;
+	int error, signal_fd;
+
+	if (parse_options(argc, argv, &o) != 0)
+		return usage("unknown or incomplete option");
+	if (o.help)
+		return usage(NULL);
+	if (o.socket == NULL || o.listen == NULL || o.cert == NULL || o.key == NULL ||
+		o.ca == NULL || o.run_dir == NULL)
+		return usage("an option is missing");
+	if (o.log_level != NULL && log_level_parse(o.log_level, &level) != 0)
+		return usage("--log-level is error, warn, info or debug");
+	if (o.staging_mb != NULL)
+		megabytes = strtoul(o.staging_mb, &end, 10);
+	if (megabytes < 1 || megabytes > 1u << 20 || (end != NULL && *end != '\0'))
+		return usage("--staging-mb is a number of 1 to 1048576");
+	log_init("edgeplex-hostd");
+	log_set_level(level);
+	hostd.run_dir = o.run_dir;
+	hostd.staging_limit = (uint64_t)megabytes << 20;
+	if (link_keys_load(o.cert, o.key, o.ca, &hostd.keys, why) != 0) {
+		log_error("can't use the certificates: %s", why);
+		return 1;
+	}
+	error = lock_run_dir(o.run_dir);
+	if (error != 0) {
+		log_error("run directory: %s; is another hostd using it? dir=%s", strerror(error),
+			o.run_dir);
+		return 1;
+	}
+	freeze_recover(o.run_dir);
+	signal_fd = signals();
+	error = freeze_start_guard(o.run_dir);
+	hostd.stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (error != 0 || signal_fd < 0 || hostd.stop_fd < 0) {
+		log_error("resources ran out: %s", strerror(error != 0 ? error : errno));
+		return 1;
+	}
+	reopen_standbys(&hostd);
+	hostd.listen_fd = link_listen(o.listen, why);
+	if (hostd.listen_fd < 0) {
+		log_error("can't listen for other hostds: %s", why);
+		return 1;
+	}
+	hostd.socket_fd = listen_unix(o.socket);
+	if (hostd.socket_fd < 0) {
+		log_error(
+			"can't listen for the controller: %s socket=%s", strerror(errno), o.socket);
+		return 1;
+	}
+	log_info("ready socket=%s listen=%s", o.socket, o.listen);
+	run(&hostd, signal_fd);
+	unlink(o.socket);
+	end_all(&hostd);
+	link_keys_free(hostd.keys);
+	log_info("ended");
+	return 0;
+}

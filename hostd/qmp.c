@@ -1,0 +1,403 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "hostd/qmp.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "common/jsonrpc.h"
+
+/* While waiting for QEMU to save or load: how often it is asked, unless an event comes first. */
+#define ASK_EVERY_MS 1
+
+struct qmp {
+	int fd;
+	pid_t pid;
+	unsigned long last_id;
+	unsigned long awaited;
+	cJSON *answer; /* to `awaited` */
+	bool greeted;
+	bool event; /* something happened since this was cleared */
+	bool events_were_on;
+	struct jsonrpc_lines lines;
+	char why[256];
+};
+
+static int64_t now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+const char *qmp_why(const struct qmp *qmp)
+{
+	return qmp->why;
+}
+
+pid_t qmp_pid(const struct qmp *qmp)
+{
+	return qmp->pid;
+}
+
+/* Returns `error`, so that a function can `return fail(...)`. */
+static int fail(struct qmp *qmp, int error, const char *command, const char *text)
+{
+	snprintf(qmp->why, sizeof(qmp->why), "QEMU, %s: %s", command, text);
+	return error;
+}
+
+static int timed_out(struct qmp *qmp, const char *command)
+{
+	return fail(qmp, ETIMEDOUT, command, "no answer in time; is the process stopped?");
+}
+
+static int gone(struct qmp *qmp, const char *command)
+{
+	return fail(qmp, ECONNRESET, command, "the monitor's connection is gone");
+}
+
+static void take_line(void *ctx, char *text)
+{
+	struct qmp *qmp = ctx;
+	cJSON *message = cJSON_Parse(text);
+	const cJSON *id = cJSON_GetObjectItemCaseSensitive(message, "id");
+
+	if (cJSON_HasObjectItem(message, "QMP"))
+		qmp->greeted = true;
+	if (cJSON_HasObjectItem(message, "event"))
+		qmp->event = true;
+	if (cJSON_IsNumber(id) && qmp->answer == NULL && id->valuedouble == (double)qmp->awaited)
+		qmp->answer = message;
+	else
+		cJSON_Delete(message);
+}
+
+/* Waits for something from QEMU, and reads it. Returns 0, ETIMEDOUT or ECONNRESET. */
+static int read_some(struct qmp *qmp, int64_t deadline)
+{
+	struct pollfd p = {.fd = qmp->fd, .events = POLLIN};
+	int64_t left = deadline - now_ms();
+	char chunk[16384];
+	ssize_t n;
+
+	if (poll(&p, 1, left > 0 ? (int)left : 0) <= 0)
+		return ETIMEDOUT;
+	n = recv(qmp->fd, chunk, sizeof(chunk), MSG_DONTWAIT);
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return 0;
+	if (n <= 0 || jsonrpc_lines_feed(&qmp->lines, chunk, (size_t)n, take_line, qmp) != 0)
+		return ECONNRESET;
+	return 0;
+}
+
+/* Sends `text`, with `fd` as ancillary data of its first byte unless -1. */
+static int send_text(struct qmp *qmp, const char *text, int fd, int64_t deadline)
+{
+	size_t left = strlen(text);
+
+	while (left > 0) {
+		char control[CMSG_SPACE(sizeof(int))] = {0};
+		struct iovec iov = {.iov_base = (void *)(uintptr_t)text, .iov_len = left};
+		struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+		struct pollfd p = {.fd = qmp->fd, .events = POLLOUT};
+		int64_t wait = deadline - now_ms();
+		ssize_t n;
+
+		if (fd >= 0) {
+			struct cmsghdr *cmsg;
+
+			msg.msg_control = control;
+			msg.msg_controllen = sizeof(control);
+			cmsg = CMSG_FIRSTHDR(&msg);
+			cmsg->cmsg_level = SOL_SOCKET;
+			cmsg->cmsg_type = SCM_RIGHTS;
+			cmsg->cmsg_len = CMSG_LEN(sizeof(int));
+			memcpy(CMSG_DATA(cmsg), &fd, sizeof(int));
+		}
+		n = sendmsg(qmp->fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+		if (n > 0) {
+			text += n;
+			left -= (size_t)n;
+			fd = -1;
+			continue;
+		}
+		if (n < 0 && errno != EAGAIN && errno != EINTR)
+			return ECONNRESET;
+		if (wait <= 0 || poll(&p, 1, (int)wait) == 0)
+			return ETIMEDOUT;
+	}
+	return 0;
+}
+
+/* Takes `arguments`. NULL when memory ran out. */
+static char *format_command(const char *command, cJSON *arguments, unsigned long id)
+{
+	cJSON *message = cJSON_CreateObject();
+	char *text;
+
+	cJSON_AddStringToObject(message, "execute", command);
+	if (arguments != NULL)
+		cJSON_AddItemToObject(message, "arguments", arguments);
+	cJSON_AddNumberToObject(message, "id", (double)id);
+	text = cJSON_PrintUnformatted(message);
+	cJSON_Delete(message);
+	return text;
+}
+
+static int command_with_fd(struct qmp *qmp, const char *command, cJSON *arguments, int fd,
+	int timeout_ms, cJSON **result)
+{
+	int64_t deadline = now_ms() + timeout_ms;
+	char *text = format_command(command, arguments, ++qmp->last_id);
+	const cJSON *error;
+	int status;
+
+	if (result != NULL)
+		*result = NULL;
+	if (text == NULL)
+		return fail(qmp, ENOMEM, command, "out of memory");
+	qmp->awaited = qmp->last_id;
+	cJSON_Delete(qmp->answer);
+	qmp->answer = NULL;
+	status = send_text(qmp, text, fd, deadline);
+	free(text);
+	while (status == 0 && qmp->answer == NULL)
+		status = read_some(qmp, deadline);
+	if (status == ETIMEDOUT)
+		return timed_out(qmp, command);
+	if (status != 0)
+		return gone(qmp, command);
+	error = cJSON_GetObjectItemCaseSensitive(qmp->answer, "error");
+	if (error != NULL) {
+		const char *desc =
+			cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(error, "desc"));
+
+		return fail(qmp, EREMOTEIO, command, desc != NULL ? desc : "refused");
+	}
+	if (result != NULL)
+		*result = cJSON_DetachItemFromObjectCaseSensitive(qmp->answer, "return");
+	return 0;
+}
+
+int qmp_command(
+	struct qmp *qmp, const char *command, cJSON *arguments, int timeout_ms, cJSON **result)
+{
+	return command_with_fd(qmp, command, arguments, -1, timeout_ms, result);
+}
+
+int qmp_open(const char *path, int timeout_ms, struct qmp **out, char why[256])
+{
+	int64_t deadline = now_ms() + timeout_ms;
+	struct qmp *qmp = calloc(1, sizeof(*qmp));
+	struct ucred peer;
+	socklen_t length = sizeof(peer);
+	char ignored[256];
+	int error = 0;
+
+	if (why == NULL)
+		why = ignored;
+	snprintf(why, 256, "out of memory");
+	if (qmp == NULL)
+		return ENOMEM;
+	qmp->fd = jsonrpc_connect_unix(path);
+	if (qmp->fd < 0) {
+		error = errno;
+		snprintf(why, 256, "monitor socket %.180s: %s", path, strerror(error));
+		qmp_close(qmp);
+		return error;
+	}
+	if (getsockopt(qmp->fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) == 0)
+		qmp->pid = peer.pid;
+	/* A monitor serves one client: behind another one this waits, like with a stopped QEMU. */
+	while (error == 0 && !qmp->greeted)
+		error = read_some(qmp, deadline);
+	if (error == ETIMEDOUT)
+		timed_out(qmp, "greeting");
+	else if (error != 0)
+		gone(qmp, "greeting");
+	if (error == 0)
+		error = qmp_command(
+			qmp, "qmp_capabilities", NULL, (int)(deadline - now_ms()), NULL);
+	if (error != 0) {
+		snprintf(why, 256, "%s", qmp->why);
+		qmp_close(qmp);
+		return error;
+	}
+	*out = qmp;
+	return 0;
+}
+
+void qmp_close(struct qmp *qmp)
+{
+	if (qmp == NULL)
+		return;
+	if (qmp->fd >= 0)
+		close(qmp->fd);
+	cJSON_Delete(qmp->answer);
+	jsonrpc_lines_free(&qmp->lines);
+	free(qmp);
+}
+
+/* The text in field `name` of what `command` answers. */
+static int ask_text(
+	struct qmp *qmp, const char *command, const char *name, char text[32], int timeout_ms)
+{
+	cJSON *result;
+	const char *value;
+	int error = qmp_command(qmp, command, NULL, timeout_ms, &result);
+
+	if (error != 0)
+		return error;
+	value = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(result, name));
+	snprintf(text, 32, "%s", value != NULL ? value : "none");
+	cJSON_Delete(result);
+	return 0;
+}
+
+int qmp_status(struct qmp *qmp, char status[32], int timeout_ms)
+{
+	return ask_text(qmp, "query-status", "status", status, timeout_ms);
+}
+
+int qmp_stop(struct qmp *qmp, int timeout_ms)
+{
+	return qmp_command(qmp, "stop", NULL, timeout_ms, NULL);
+}
+
+int qmp_cont(struct qmp *qmp, int timeout_ms)
+{
+	int64_t deadline = now_ms() + timeout_ms;
+	char status[32];
+	int error;
+
+	/* Refused while the state is on its way: cancel that, and ask until it is done. */
+	while ((error = qmp_command(qmp, "cont", NULL, (int)(deadline - now_ms()), NULL)) ==
+		EREMOTEIO) {
+		char why[256];
+
+		snprintf(why, sizeof(why), "%s", qmp->why);
+		error = qmp_command(qmp, "migrate_cancel", NULL, (int)(deadline - now_ms()), NULL);
+		if (error == 0)
+			error = qmp_status(qmp, status, (int)(deadline - now_ms()));
+		if (error != 0)
+			return error;
+		if (now_ms() >= deadline || (strcmp(status, "finish-migrate") != 0 &&
+						    strcmp(status, "postmigrate") != 0 &&
+						    strcmp(status, "paused") != 0)) {
+			snprintf(qmp->why, sizeof(qmp->why), "%s", why);
+			return EREMOTEIO;
+		}
+		read_some(qmp, now_ms() + ASK_EVERY_MS);
+	}
+	return error;
+}
+
+static void add_capability(cJSON *list, const char *name, bool on)
+{
+	cJSON *item = cJSON_CreateObject();
+
+	cJSON_AddStringToObject(item, "capability", name);
+	cJSON_AddBoolToObject(item, "state", on);
+	cJSON_AddItemToArray(list, item);
+}
+
+static int set_capabilities(struct qmp *qmp, bool ignore_shared, bool events, int timeout_ms)
+{
+	cJSON *arguments = cJSON_CreateObject();
+	cJSON *list = cJSON_AddArrayToObject(arguments, "capabilities");
+
+	add_capability(list, "x-ignore-shared", ignore_shared);
+	add_capability(list, "events", events);
+	return qmp_command(qmp, "migrate-set-capabilities", arguments, timeout_ms, NULL);
+}
+
+int qmp_begin_state(struct qmp *qmp, int timeout_ms)
+{
+	const cJSON *item;
+	cJSON *list;
+	int error = qmp_command(qmp, "query-migrate-capabilities", NULL, timeout_ms, &list);
+
+	if (error != 0)
+		return error;
+	cJSON_ArrayForEach (item, list) {
+		const char *name =
+			cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(item, "capability"));
+
+		/* libvirt has it on, and would miss it. */
+		if (name != NULL && strcmp(name, "events") == 0)
+			qmp->events_were_on =
+				cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(item, "state"));
+	}
+	cJSON_Delete(list);
+	return set_capabilities(qmp, true, true, timeout_ms);
+}
+
+int qmp_end_state(struct qmp *qmp, int timeout_ms)
+{
+	return set_capabilities(qmp, false, qmp->events_were_on, timeout_ms);
+}
+
+/* Gives `fd` to QEMU under a name, then has it migrate to or from it. */
+static int migrate(struct qmp *qmp, const char *command, int fd, int timeout_ms)
+{
+	cJSON *arguments = cJSON_CreateObject();
+	int error;
+
+	cJSON_AddStringToObject(arguments, "fdname", "edgeplex-state");
+	error = command_with_fd(qmp, "getfd", arguments, fd, timeout_ms, NULL);
+	if (error != 0)
+		return error;
+	arguments = cJSON_CreateObject();
+	cJSON_AddStringToObject(arguments, "uri", "fd:edgeplex-state");
+	return qmp_command(qmp, command, arguments, timeout_ms, NULL);
+}
+
+static int wait_completed(struct qmp *qmp, int timeout_ms)
+{
+	int64_t deadline = now_ms() + timeout_ms;
+	char status[32];
+
+	for (;;) {
+		int error;
+
+		qmp->event = false;
+		error = ask_text(
+			qmp, "query-migrate", "status", status, (int)(deadline - now_ms()));
+		if (error != 0)
+			return error;
+		if (strcmp(status, "completed") == 0)
+			return 0;
+		if (strcmp(status, "failed") == 0 || strcmp(status, "cancelled") == 0 ||
+			strcmp(status, "none") == 0)
+			return fail(qmp, EREMOTEIO, "device state", status);
+		if (now_ms() >= deadline)
+			return fail(qmp, ETIMEDOUT, "device state", "not completed in time");
+		if (!qmp->event)
+			read_some(qmp, now_ms() + ASK_EVERY_MS);
+	}
+}
+
+int qmp_save_begin(struct qmp *qmp, int fd, int timeout_ms)
+{
+	return migrate(qmp, "migrate", fd, timeout_ms);
+}
+
+int qmp_save_wait(struct qmp *qmp, int timeout_ms)
+{
+	return wait_completed(qmp, timeout_ms);
+}
+
+int qmp_load(struct qmp *qmp, int fd, int timeout_ms)
+{
+	int error = migrate(qmp, "migrate-incoming", fd, timeout_ms);
+
+	return error != 0 ? error : wait_completed(qmp, timeout_ms);
+}

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef EDGEPLEX_HOSTD_QMP_H
+#define EDGEPLEX_HOSTD_QMP_H
+
+/*
+ * QEMU's machine protocol, on a second monitor socket of a VM that libvirt manages
+ * (-qmp unix:PATH,server=on,wait=off): what hostd needs to stop and resume a VM and to save and
+ * load its device state. Memory doesn't pass here: it is a shared file, and the capability
+ * x-ignore-shared keeps it out of the state. That capability is on between qmp_begin_state() and
+ * qmp_end_state() only, because a `virsh save` meanwhile would write an image without memory.
+ *
+ * Every call is bounded by its `timeout_ms`, also when QEMU is stopped by a signal. Functions
+ * return 0 or errno, and then qmp_why() tells: ETIMEDOUT (QEMU doesn't answer; may be called
+ * again), EREMOTEIO (QEMU refuses), ECONNRESET (it is gone), EBADMSG (that isn't QEMU).
+ *
+ * An object is to be used from one thread at a time.
+ */
+
+#include <stdbool.h>
+#include <sys/types.h>
+#include <cjson/cJSON.h>
+
+struct qmp;
+
+/* Connects and negotiates. `why` (may be NULL) is set on failure. Also returns what connect() says.
+ */
+int qmp_open(const char *path, int timeout_ms, struct qmp **qmp, char why[256]);
+
+/* Accepts NULL. QEMU goes on. */
+void qmp_close(struct qmp *qmp);
+
+/* What went wrong last, in a sentence. */
+const char *qmp_why(const struct qmp *qmp);
+
+/* QEMU's process. */
+pid_t qmp_pid(const struct qmp *qmp);
+
+/*
+ * Runs a command. Takes `arguments` (may be NULL). `*result` (`result` may be NULL) becomes the
+ * caller's.
+ */
+int qmp_command(
+	struct qmp *qmp, const char *command, cJSON *arguments, int timeout_ms, cJSON **result);
+
+/* The run state: "running", "paused", "postmigrate", "inmigrate", … */
+int qmp_status(struct qmp *qmp, char status[32], int timeout_ms);
+
+/* The vCPUs stand still when this returns. */
+int qmp_stop(struct qmp *qmp, int timeout_ms);
+
+/* Resumes, also while a state is being saved (which is cancelled). */
+int qmp_cont(struct qmp *qmp, int timeout_ms);
+
+/* Switches to saving or loading states, and back to how it was. */
+int qmp_begin_state(struct qmp *qmp, int timeout_ms);
+int qmp_end_state(struct qmp *qmp, int timeout_ms);
+
+/*
+ * Saving the device state of a stopped VM to the file `fd`: begins, and waits until all is there.
+ * In between memory can be copied.
+ */
+int qmp_save_begin(struct qmp *qmp, int fd, int timeout_ms);
+int qmp_save_wait(struct qmp *qmp, int timeout_ms);
+
+/* Loads device state from the file `fd` into a QEMU that was started with `-incoming defer`. */
+int qmp_load(struct qmp *qmp, int fd, int timeout_ms);
+
+#endif
