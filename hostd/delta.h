@@ -18,7 +18,7 @@
 
 bool delta_is_zero(const uint8_t page[PAGE_BYTES]);
 
-/* ---- encoder -------------------------------------------------------------------------------- */
+/* ---- encoder ----------------------------------------------------------------------------- */
 
 struct delta_encoder;
 
@@ -47,7 +47,7 @@ enum delta_added delta_add(struct delta_encoder *encoder, size_t page,
  */
 size_t delta_take(struct delta_encoder *encoder, const uint8_t **batch);
 
-/* ---- decoder -------------------------------------------------------------------------------- */
+/* ---- decoder ----------------------------------------------------------------------------- */
 
 struct delta_decoder;
 

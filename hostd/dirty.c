@@ -69,7 +69,7 @@ int dirty_engine_parse(const char *text, enum dirty_engine *engine)
 	return EINVAL;
 }
 
-/* ---- how QEMU has mapped the memory --------------------------------------------------------- */
+/* ---- how QEMU has mapped the memory ------------------------------------------------------ */
 
 struct mapping {
 	uint64_t start, end;
@@ -141,7 +141,7 @@ static pid_t other_writer(pid_t pid, const struct stat *st)
 	return other;
 }
 
-/* ---- DIRTY_PAGEMAP -------------------------------------------------------------------------- */
+/* ---- DIRTY_PAGEMAP ----------------------------------------------------------------------- */
 
 /* Adds what QEMU wrote since the last call to `pending`, and has the account begin anew. */
 static int scan_pagemap(struct dirty *dirty)
@@ -226,7 +226,7 @@ static int try_pagemap(struct dirty *dirty, pid_t pid, const struct stat *st)
 	return 0;
 }
 
-/* ---- both ----------------------------------------------------------------------------------- */
+/* ---- both -------------------------------------------------------------------------------- */
 
 static int map_ram(struct dirty *dirty, const char *ram_path, struct stat *st)
 {

@@ -163,7 +163,7 @@ static int teardown(void **state)
 	return 0;
 }
 
-/* ---- the tests ------------------------------------------------------------------------------ */
+/* ---- the tests --------------------------------------------------------------------------- */
 
 static struct dirty *open_dirty(struct fixture *f, enum dirty_engine engine, bool keep_copy)
 {

@@ -34,7 +34,7 @@ static void sum_page(XXH3_state_t *sum, uint64_t page, const uint8_t *content)
 
 #define END_BYTES 24 /* u64 pages, u64 bytes of state, u64 checksum */
 
-/* ---- source --------------------------------------------------------------------------------- */
+/* ---- source ------------------------------------------------------------------------------ */
 
 struct epoch_sender {
 	epoch_send_fn send;
@@ -164,7 +164,7 @@ const struct epoch_counts *epoch_counts(const struct epoch_sender *sender)
 	return &sender->counts;
 }
 
-/* ---- destination ---------------------------------------------------------------------------- */
+/* ---- destination ------------------------------------------------------------------------- */
 
 #define FILE_MAGIC 0x4550535447000001ull /* "EPSTG", version 1 */
 #define FILE_HEADER 16384
@@ -360,7 +360,7 @@ static struct slot *slot_of(struct stage *stage, uint64_t epoch)
 	return &stage->slots[epoch % 2];
 }
 
-/* ---- pages and state into a file, or the base into memory ------------------------------------ */
+/* ---- pages and state into a file, or the base into memory -------------------------------- */
 
 static int refuse(struct stage *stage, const char *why)
 {
@@ -588,7 +588,7 @@ int stage_frame(
 	return error;
 }
 
-/* ---- a whole epoch into memory --------------------------------------------------------------- */
+/* ---- a whole epoch into memory ----------------------------------------------------------- */
 
 /* Calls `fn` for each record of a whole epoch's file. Returns 0, EIO, or what `fn` returned. */
 static int for_each_record(const struct slot *slot,
@@ -678,7 +678,7 @@ int stage_state(const struct stage *stage)
 	return fd;
 }
 
-/* ---- after a crash --------------------------------------------------------------------------- */
+/* ---- after a crash ----------------------------------------------------------------------- */
 
 /* Reads a staging file's header. Returns whether it holds a whole epoch of this VM. */
 static bool load_slot(struct slot *slot, const uint8_t uuid[16])

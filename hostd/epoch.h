@@ -25,7 +25,7 @@
 #include "hostd/frame.h"
 #include "hostd/page.h"
 
-/* ---- source --------------------------------------------------------------------------------- */
+/* ---- source ------------------------------------------------------------------------------ */
 
 /* Sends a frame; `frame->uuid` is filled in by the callee. Returns 0 or errno. */
 typedef int (*epoch_send_fn)(void *ctx, const struct frame *frame);
@@ -65,7 +65,7 @@ int epoch_end(struct epoch_sender *sender);
 uint64_t epoch_number(const struct epoch_sender *sender);
 const struct epoch_counts *epoch_counts(const struct epoch_sender *sender);
 
-/* ---- destination ---------------------------------------------------------------------------- */
+/* ---- destination ------------------------------------------------------------------------- */
 
 struct stage;
 

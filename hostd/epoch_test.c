@@ -340,7 +340,7 @@ static void test_killed_at_any_moment(void **state)
 	}
 }
 
-/* ---- what isn't honest ----------------------------------------------------------------------- */
+/* ---- what isn't honest ------------------------------------------------------------------- */
 
 /* The base and epoch 1 are in; epoch 2 is sent, not delivered. */
 static void prepare_second(struct fixture *f)

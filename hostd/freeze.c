@@ -38,7 +38,7 @@ int freeze_create(
 	struct freeze *freeze = calloc(1, sizeof(*freeze));
 	struct record first = {.magic = MAGIC};
 	char text[UUID_STRLEN];
-	void *map;
+	void *map = MAP_FAILED;
 	int fd, error = 0;
 
 	if (freeze == NULL)
@@ -51,14 +51,15 @@ int freeze_create(
 	snprintf(freeze->path, sizeof(freeze->path), "%.4000s/%s" SUFFIX, dir,
 		frame_format_uuid(uuid, text));
 	fd = open(freeze->path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	if (fd < 0 || write(fd, &first, sizeof(first)) != (ssize_t)sizeof(first))
+	if (fd < 0) {
 		error = errno;
-	map = error == 0 ? mmap(NULL, sizeof(first), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)
-			 : MAP_FAILED;
-	if (error == 0 && map == MAP_FAILED)
-		error = errno;
-	if (fd >= 0)
+	} else {
+		if (write(fd, &first, sizeof(first)) == (ssize_t)sizeof(first))
+			map = mmap(NULL, sizeof(first), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+		if (map == MAP_FAILED)
+			error = errno;
 		close(fd);
+	}
 	if (error != 0) {
 		free(freeze);
 		return error;

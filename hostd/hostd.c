@@ -9,6 +9,7 @@
  * the tables; whoever uses a copy holds a reference to its entry.
  */
 
+#include <assert.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -73,8 +74,7 @@ struct hostd {
 	unsigned n_copies;
 };
 
-/* ---- news for clients -------------------------------------------------------------------------
- */
+/* ---- news for clients -------------------------------------------------------------------- */
 
 static void wake(int fd)
 {
@@ -100,8 +100,7 @@ static void announce(void *ctx, cJSON *status)
 	cJSON_Delete(status);
 }
 
-/* ---- the table of copies ----------------------------------------------------------------------
- */
+/* ---- the table of copies ----------------------------------------------------------------- */
 
 static struct copy **find_locked(struct hostd *hostd, const uint8_t uuid[16], bool source)
 {
@@ -185,8 +184,7 @@ static int add_copy(
 	return error;
 }
 
-/* ---- methods ----------------------------------------------------------------------------------
- */
+/* ---- methods ----------------------------------------------------------------------------- */
 
 static const char *get_text(const cJSON *params, const char *name, struct jsonrpc_error *err)
 {
@@ -520,12 +518,12 @@ static int serve(void *ctx, const char *method, const cJSON *params, cJSON **res
 	return jsonrpc_fail(err, JSONRPC_METHOD_NOT_FOUND, "", "no method %.100s", method);
 }
 
-/* ---- clients ----------------------------------------------------------------------------------
- */
+/* ---- clients ----------------------------------------------------------------------------- */
 
 static void give_news(struct client *client)
 {
 	uint64_t ticks;
+	const cJSON *item;
 	cJSON *news;
 
 	if (read(client->wake_fd, &ticks, sizeof(ticks)) < 0)
@@ -534,7 +532,7 @@ static void give_news(struct client *client)
 	news = client->news;
 	client->news = cJSON_CreateArray();
 	pthread_mutex_unlock(&client->hostd->lock);
-	for (const cJSON *item = news->child; item != NULL; item = item->next)
+	cJSON_ArrayForEach (item, news)
 		jsonrpc_server_notify(client->server, "hostd.changed", item);
 	cJSON_Delete(news);
 }
@@ -621,8 +619,7 @@ static void add_client(struct hostd *hostd, int fd)
 	pthread_detach(thread);
 }
 
-/* ---- other hostds -----------------------------------------------------------------------------
- */
+/* ---- other hostds ------------------------------------------------------------------------ */
 
 struct greeting {
 	struct hostd *hostd;
@@ -693,15 +690,16 @@ static void greet(struct hostd *hostd, int fd)
 	pthread_detach(thread);
 }
 
-/* ---- main -------------------------------------------------------------------------------------
- */
+/* ---- main -------------------------------------------------------------------------------- */
 
 /* Brings back what an earlier hostd held for others. */
 static void reopen_standbys(struct hostd *hostd)
 {
-	DIR *list = opendir(hostd->run_dir);
 	struct dirent *entry;
+	DIR *list;
 
+	assert(hostd->run_dir != NULL);
+	list = opendir(hostd->run_dir);
 	while (list != NULL && (entry = readdir(list)) != NULL) {
 		struct standby_config config = {
 			.run_dir = hostd->run_dir,

@@ -36,7 +36,7 @@ static int64_t now_ms(void)
 	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
-/* ---- certificates --------------------------------------------------------------------------- */
+/* ---- certificates ------------------------------------------------------------------------ */
 
 static SSL_CTX *make_context(const SSL_METHOD *method, const char *cert, const char *key,
 	const char *ca, const char **wrong)
@@ -107,7 +107,7 @@ void link_keys_free(struct link_keys *keys)
 	free(keys);
 }
 
-/* ---- sockets -------------------------------------------------------------------------------- */
+/* ---- sockets ----------------------------------------------------------------------------- */
 
 /* Splits "HOST:PORT" and looks it up. Addresses only: a name server can't stop a move. */
 static struct addrinfo *resolve(const char *address, bool passive, char why[256])
@@ -194,7 +194,7 @@ static int connect_socket(const char *address, int64_t deadline, int *out, char 
 	return 0;
 }
 
-/* ---- TLS ------------------------------------------------------------------------------------ */
+/* ---- TLS --------------------------------------------------------------------------------- */
 
 /* What TLS said: 0 when the socket is ready to go on, else errno with link->why. */
 static int go_on(struct link *link, int result, int64_t deadline)

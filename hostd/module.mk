@@ -40,3 +40,7 @@ HOSTD_SOURCES := $(addprefix hostd/,delta.c dirty.c epoch.c frame.c freeze.c hos
 $(B)/edgeplex-hostd: $(HOSTD_SOURCES:%.c=$(B)/obj/%.o) $(LIBCOMMON)
 	$(CC) $(LDFLAGS) -o $@ $^ $(HOSTD_LIBS)
 PROGRAMS += $(B)/edgeplex-hostd
+
+.PHONY: bench-hostd
+bench-hostd: $(B)/edgeplex-hostd $(LIBWP) image ## Move VMs between two hostds: pause and bytes
+	B=$(B) $(PYTHON) tests/hostd/bench.py

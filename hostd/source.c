@@ -83,7 +83,7 @@ static int64_t now_ms(void)
 	return now_us() / 1000;
 }
 
-/* ---- what others see ------------------------------------------------------------------------- */
+/* ---- what others see --------------------------------------------------------------------- */
 
 static cJSON *status_locked(struct source *source)
 {
@@ -169,7 +169,7 @@ __attribute__((format(printf, 2, 3))) static void set_why(
 	pthread_mutex_unlock(&source->lock);
 }
 
-/* ---- the other hostd ------------------------------------------------------------------------- */
+/* ---- the other hostd --------------------------------------------------------------------- */
 
 static int send_frame(void *ctx, const struct frame *frame)
 {
@@ -281,7 +281,7 @@ static int wait_acknowledged(struct source *source, uint64_t epoch)
 	return 0;
 }
 
-/* ---- copying --------------------------------------------------------------------------------- */
+/* ---- copying ----------------------------------------------------------------------------- */
 
 static void count(struct source *source, size_t dirty_pages)
 {
@@ -385,8 +385,7 @@ static int stay_ready(struct source *source)
 	}
 }
 
-/* ---- the stop ---------------------------------------------------------------------------------
- */
+/* ---- the stop ---------------------------------------------------------------------------- */
 
 static int qmp_failed(struct source *source, int error)
 {
@@ -608,8 +607,7 @@ static void *source_main(void *ctx)
 	return NULL;
 }
 
-/* ---- beginning and end ------------------------------------------------------------------------
- */
+/* ---- beginning and end ------------------------------------------------------------------- */
 
 static int say_hello(struct source *source, struct jsonrpc_error *err)
 {

@@ -72,7 +72,7 @@ static int64_t now_ms(void)
 	return now_us() / 1000;
 }
 
-/* ---- what others see ------------------------------------------------------------------------- */
+/* ---- what others see --------------------------------------------------------------------- */
 
 static void add_ticket(cJSON *status, const uint8_t ticket[32])
 {
@@ -133,7 +133,7 @@ __attribute__((format(printf, 2, 3))) static void set_why(
 	pthread_mutex_unlock(&standby->lock);
 }
 
-/* ---- the other hostd ------------------------------------------------------------------------- */
+/* ---- the other hostd --------------------------------------------------------------------- */
 
 static int send_frame(
 	struct standby *standby, enum frame_type type, uint64_t epoch, const char *text)
@@ -278,8 +278,7 @@ static void listen_to_peer(struct standby *standby, int timeout_ms, enum frame_t
 		lose_link(standby, link_why(standby->link));
 }
 
-/* ---- activation -------------------------------------------------------------------------------
- */
+/* ---- activation -------------------------------------------------------------------------- */
 
 static int load_state(struct standby *standby, struct jsonrpc_error *err)
 {
@@ -364,8 +363,7 @@ static int activate(struct standby *standby, bool fenced, struct jsonrpc_error *
 	return 0;
 }
 
-/* ---- the thread -------------------------------------------------------------------------------
- */
+/* ---- the thread -------------------------------------------------------------------------- */
 
 static void wait_for_news(struct standby *standby)
 {
@@ -434,8 +432,7 @@ static void *standby_main(void *ctx)
 	return NULL;
 }
 
-/* ---- beginning and end ------------------------------------------------------------------------
- */
+/* ---- beginning and end ------------------------------------------------------------------- */
 
 static struct standby *new_standby(const struct standby_config *config)
 {

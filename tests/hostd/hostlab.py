@@ -160,7 +160,7 @@ class Vm:
 
     def __init__(self, lab, name, incoming=False, watched=True, role="cvm", mem_kib=MEM_KIB):
         self.lab, self.name = lab, name
-        self.ram, self.qmp = f"/dev/shm/{os.path.basename(lab.dir)}-{name}.ram", f"{lab.dir}/{name}.qmp"
+        self.ram, self.qmp = f"/dev/shm/edgeplex-{lab.id}-{name}.ram", f"{lab.dir}/{name}.qmp"
         self.monitor_path = f"{lab.dir}/{name}.mon"
         self.channel_path = f"{lab.dir}/{name}.ctl"
         with open(f"{IMAGE}/cmdline.{role}", encoding="utf-8") as file:
