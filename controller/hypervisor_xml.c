@@ -17,7 +17,7 @@
 
 /* Live migration and everything that looks at dirty pages depend on the machine type. */
 #define MACHINE "pc-q35-7.2"
-#define TB_CACHE_MIB "32"
+#define TB_CACHE_MIB "24"
 #define MAX_VLAN 4094
 #define MIN_MTU 576
 

@@ -89,7 +89,7 @@ static void test_domain(void **state)
 	expect(xml, "/domain/os/type/@machine", "pc-q35-7.2");
 	expect(xml, "/domain/os/cmdline", "console=ttyS0 edgeplex.name=green-a");
 	expect(xml, "/domain/cpu/@mode", "maximum");
-	expect(xml, "/domain/features/tcg/tb-cache", "32");
+	expect(xml, "/domain/features/tcg/tb-cache", "24");
 	expect(xml, "/domain/devices/iommu/driver/@caching_mode", "on");
 	expect(xml, "/domain/devices/interface[1]/mac/@address", "02:ed:00:00:02:01");
 	expect(xml, "/domain/devices/interface[1]/vlan/tag/@id", "101");
