@@ -402,19 +402,23 @@ void fleet_site_keep(struct fleet *fleet, struct fleet_site *opened, const struc
 	pthread_mutex_unlock(&fleet->lock);
 }
 
-/* Takes the site from the list; its keeper ends. */
+/* Takes the site from the list, if it is there; its keeper ends. */
 static void site_retire(struct fleet *fleet, struct fleet_site *site)
 {
+	bool listed = false;
 	pthread_mutex_lock(&fleet->lock);
 	for (struct fleet_site **at = &fleet->sites; *at != NULL; at = &(*at)->next) {
 		if (*at == site) {
 			*at = site->next;
+			listed = true;
 			break;
 		}
 	}
 	site->removed = true;
 	pthread_cond_signal(&site->wake);
 	pthread_mutex_unlock(&fleet->lock);
+	if (!listed)
+		return; /* somebody else has retired it */
 	if (site->has_keeper)
 		pthread_join(site->keeper, NULL);
 	site_unref(fleet, site);
@@ -425,8 +429,8 @@ void fleet_site_remove(struct fleet *fleet, int64_t site_id)
 	struct fleet_site *site = site_ref(fleet, site_id);
 	if (site == NULL)
 		return;
-	site_unref(fleet, site);
 	site_retire(fleet, site);
+	site_unref(fleet, site);
 }
 
 bool fleet_site_connected(struct fleet *fleet, int64_t site_id)
