@@ -16,9 +16,9 @@
 
 #define FIB_MAX_NEXTHOPS 64
 #define FIB_MAX_LABELS 4
-#define FIB_MSG_MAX 16384      /* bytes of one frame, header included */
-#define FIB_MPLS_POP_IFINDEX 1 /* an MPLS route out of "lo" means: pop, look the packet up again \
-				*/
+#define FIB_MSG_MAX 16384 /* bytes of one frame, header included */
+/* An MPLS route out of "lo" means: pop, look the packet up again. */
+#define FIB_MPLS_POP_IFINDEX 1
 
 enum fib_msg_op {
 	FIB_ADD, /* adds or replaces */

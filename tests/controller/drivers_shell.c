@@ -227,8 +227,8 @@ static int do_fabric_counters(const cJSON *in, cJSON *out, struct why *why)
 {
 	uint64_t packets = 0, bytes = 0;
 	int error = fabric_counters(fabric,
-		fabric_cookie((enum fabric_owner)number(in, "owner", 0),
-			(uint32_t)number(in, "id", 0)),
+		fabric_cookie(
+			(enum fabric_owner)number(in, "owner", 0), (uint32_t)number(in, "id", 0)),
 		5000, &packets, &bytes, why);
 
 	cJSON_AddNumberToObject(out, "packets", (double)packets);
