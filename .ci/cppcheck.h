@@ -3,8 +3,9 @@
 /* For cppcheck, which doesn't read the libraries' headers: the macros without which it sees no
  * syntax. */
 
-#define cJSON_ArrayForEach(element, array) \
-	for (element = (array)->child; element != NULL; element = element->next)
+#define cJSON_ArrayForEach(element, array)                                       \
+	for (element = (array) != NULL ? (array)->child : NULL; element != NULL; \
+		element = element->next)
 
 #define HMAP_FOR_EACH(node, member, hmap) \
 	for (node = hmap_first(hmap); node != NULL; node = hmap_next(hmap, node))

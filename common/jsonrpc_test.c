@@ -203,12 +203,17 @@ static void test_time_out(void **state)
 	close(pair[0]);
 }
 
+struct collected {
+	char text[64];
+};
+
 static void collect(void *ctx, char *text)
 {
-	char *all = ctx;
+	struct collected *all = ctx;
+	size_t n = strlen(all->text);
 
-	strcat(all, text);
-	strcat(all, "|");
+	assert_true(strlen(text) + 1 < sizeof(all->text) - n);
+	snprintf(all->text + n, sizeof(all->text) - n, "%s|", text);
 }
 
 static void test_lines_cut_anywhere(void **state)
@@ -218,13 +223,13 @@ static void test_lines_cut_anywhere(void **state)
 	(void)state;
 	for (size_t cut = 0; cut < sizeof(stream); cut++) {
 		struct jsonrpc_lines lines = {0};
-		char all[64] = "";
+		struct collected all = {""};
 
-		assert_int_equal(jsonrpc_lines_feed(&lines, stream, cut, collect, all), 0);
+		assert_int_equal(jsonrpc_lines_feed(&lines, stream, cut, collect, &all), 0);
 		assert_int_equal(jsonrpc_lines_feed(&lines, stream + cut, sizeof(stream) - 1 - cut,
-					 collect, all),
+					 collect, &all),
 			0);
-		assert_string_equal(all, "one|two|three|");
+		assert_string_equal(all.text, "one|two|three|");
 		jsonrpc_lines_free(&lines);
 	}
 }
@@ -233,13 +238,14 @@ static void test_lines_skip_what_is_too_long(void **state)
 {
 	struct jsonrpc_lines lines = {0};
 	char *big = malloc(JSONRPC_MAX_LINE);
-	char all[64] = "";
+	struct collected all = {""};
 
 	(void)state;
 	memset(big, 'x', JSONRPC_MAX_LINE);
-	assert_int_equal(jsonrpc_lines_feed(&lines, big, JSONRPC_MAX_LINE, collect, all), EMSGSIZE);
-	assert_int_equal(jsonrpc_lines_feed(&lines, "yy\nok\n", 6, collect, all), 0);
-	assert_string_equal(all, "ok|");
+	assert_int_equal(
+		jsonrpc_lines_feed(&lines, big, JSONRPC_MAX_LINE, collect, &all), EMSGSIZE);
+	assert_int_equal(jsonrpc_lines_feed(&lines, "yy\nok\n", 6, collect, &all), 0);
+	assert_string_equal(all.text, "ok|");
 	jsonrpc_lines_free(&lines);
 	free(big);
 }

@@ -27,6 +27,14 @@ static cJSON *parse(const char *text)
 	return json;
 }
 
+static int index_of(const char *part)
+{
+	char *end;
+	long index = strtol(part, &end, 10);
+	assert_true(end != part && *end == '\0' && index >= 0 && index < 100);
+	return (int)index;
+}
+
 /* `base` with the value at a path like "core/mtu" or "ce/0/asn" replaced (NULL: removed). */
 static cJSON *with(const char *base, const char *path, const char *value)
 {
@@ -35,11 +43,11 @@ static cJSON *with(const char *base, const char *path, const char *value)
 	snprintf(copy, sizeof(copy), "%s", path);
 	char *save = NULL, *part = strtok_r(copy, "/", &save), *next;
 	for (; (next = strtok_r(NULL, "/", &save)) != NULL; part = next)
-		at = cJSON_IsArray(at) ? cJSON_GetArrayItem(at, atoi(part))
+		at = cJSON_IsArray(at) ? cJSON_GetArrayItem(at, index_of(part))
 				       : cJSON_GetObjectItemCaseSensitive(at, part);
 	assert_non_null(at);
 	if (cJSON_IsArray(at))
-		assert_true(cJSON_ReplaceItemInArray(at, atoi(part), parse(value)));
+		assert_true(cJSON_ReplaceItemInArray(at, index_of(part), parse(value)));
 	else
 		cJSON_DeleteItemFromObjectCaseSensitive(at, part);
 	if (value != NULL && cJSON_IsObject(at))

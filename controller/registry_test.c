@@ -44,9 +44,13 @@ static void open_store(struct fixture *f)
 static int set_up(void **state)
 {
 	struct fixture *f = calloc(1, sizeof(*f));
-	snprintf(f->dir, sizeof(f->dir), "/tmp/edgeplex-registry-test.XXXXXX");
-	if (f == NULL || mkdtemp(f->dir) == NULL)
+	if (f == NULL)
 		return -1;
+	snprintf(f->dir, sizeof(f->dir), "/tmp/edgeplex-registry-test.XXXXXX");
+	if (mkdtemp(f->dir) == NULL) {
+		free(f);
+		return -1;
+	}
 	snprintf(f->path, sizeof(f->path), "%s/edgeplex.db", f->dir);
 	open_store(f);
 	*state = f;
