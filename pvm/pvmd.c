@@ -26,7 +26,6 @@ static struct pvm_config config; /* in force */
 static bool configured;
 static struct cfg running;
 static struct fib_feed *feed;
-static bool whole;
 static unsigned long configured_ms;
 static struct host_event *whole_event;
 
@@ -139,13 +138,10 @@ static void check_whole(void *ctx)
 	bool late = host_now_ms() - configured_ms >= WHOLE_DEADLINE_MS;
 
 	(void)ctx;
-	if (whole)
-		return;
-	if (configured && (late || bgp_show_converged(SETTLE_MS))) {
+	if (late || bgp_show_converged(SETTLE_MS)) {
 		if (late)
 			log_warn("not every neighbour sent its routes in %d s; going on without",
 				WHOLE_DEADLINE_MS / 1000);
-		whole = true;
 		fib_feed_whole(feed);
 		return;
 	}
@@ -215,8 +211,10 @@ static int configure(const cJSON *json, struct jsonrpc_error *err)
 	old_label = fib_feed_label_key(config.label);
 	pvm_config_free(&config);
 	config = next;
-	if (!configured)
+	if (!configured) {
 		configured_ms = host_now_ms();
+		host_event_after(whole_event, WHOLE_CHECK_MS);
+	}
 	configured = true;
 	if (creates) {
 		bgp_host_tune_instance();
@@ -288,7 +286,6 @@ static void start(const char *run_dir)
 	free(path);
 	bgp_paths_listen(on_path_changed, NULL);
 	whole_event = host_event_new(check_whole, NULL);
-	host_event_after(whole_event, WHOLE_CHECK_MS);
 }
 
 int main(int argc, char **argv)

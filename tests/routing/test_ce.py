@@ -7,6 +7,7 @@ import os
 import re
 import socket
 import struct
+import time
 
 import pytest
 
@@ -166,6 +167,17 @@ router bgp 65101
     net.pvmd.wait_established(*CES)
     net.wait_routes()
     assert net.fwd.get("fd00:1::/48")[0]["via"] == "fd00:a1::2"
+
+
+def test_without_a_configuration_pvmd_sleeps(net):
+    """A VM that waits for its configuration is to cost its server next to nothing."""
+    wait_until(lambda: net.pvmd.status()["fib"]["connected"], 10, "the forwarder is there")
+    wakeups = lambda: int(re.search(r"^voluntary_ctxt_switches:\s+(\d+)", open(
+        f"/proc/{net.pvmd.process.pid}/status", encoding="ascii").read(), re.M).group(1))
+    before, started = wakeups(), time.monotonic()
+    # There is no event to wait for: the time itself is what is measured.
+    wait_until(lambda: time.monotonic() - started > 3, 10, "3 s are over", interval_s=1)
+    assert wakeups() - before <= 10
 
 
 def test_two_ces_share_the_load(net):
