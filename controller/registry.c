@@ -3,6 +3,7 @@
 #include "controller/registry.h"
 
 #include <arpa/inet.h>
+#include <assert.h>
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -43,24 +44,24 @@ static int finish(struct store *store, bool dry_run, struct problem *problem)
 	return store_commit(store) == 0 ? 0 : database_failed(store, problem);
 }
 
-#define FIND(what, getter, type)                                                              \
-	int registry_find_##what(                                                             \
-		struct store *store, const char *name, type *object, struct problem *problem) \
-	{                                                                                     \
-		int err = getter(store, name, object);                                        \
-		if (err == ENOENT)                                                            \
-			return problem_set(problem, 404, "not-found",                         \
-				"there is no " #what " %.40s: \"edgeplex " #what              \
-				" list\" shows those there are",                              \
-				name);                                                        \
-		return err == 0 ? 0 : database_failed(store, problem);                        \
+#define FIND(what, getter)                                                                   \
+	int registry_find_##what(struct store *store, const char *name, struct what *object, \
+		struct problem *problem)                                                     \
+	{                                                                                    \
+		int err = getter(store, name, object);                                       \
+		if (err == ENOENT)                                                           \
+			return problem_set(problem, 404, "not-found",                        \
+				"there is no " #what " %.40s: \"edgeplex " #what             \
+				" list\" shows those there are",                             \
+				name);                                                       \
+		return err == 0 ? 0 : database_failed(store, problem);                       \
 	}
 
-FIND(site, store_site_get, struct site)
-FIND(server, store_server_get, struct server)
-FIND(customer, store_customer_get, struct customer)
-FIND(port, store_port_get, struct port)
-FIND(cvm, store_cvm_get, struct cvm)
+FIND(site, store_site_get)
+FIND(server, store_server_get)
+FIND(customer, store_customer_get)
+FIND(port, store_port_get)
+FIND(cvm, store_cvm_get)
 
 static int exists(struct problem *problem, const char *what, const char *name)
 {
@@ -483,26 +484,27 @@ static bool is_at(const struct server *server, const struct site *site)
 	return server->site_id == site->id;
 }
 
-/* What the VMs placed on `server` need together. */
-static uint64_t used_kib(struct store *store, const struct site *site, int64_t server_id)
+/* What the VMs placed on the server need together. Returns 0 or the store's error. */
+static int used_kib(struct store *store, const struct site *site, int64_t server_id, uint64_t *used)
 {
 	struct port *ports = NULL;
 	struct cvm *cvms = NULL;
 	size_t n_ports = 0, n_cvms = 0;
-	uint64_t used = 0;
-	store_port_list(store, &ports, &n_ports);
-	store_cvm_list(store, &cvms, &n_cvms);
+	int err = store_port_list(store, &ports, &n_ports);
+	if (err == 0)
+		err = store_cvm_list(store, &cvms, &n_cvms);
+	*used = 0;
 	for (size_t i = 0; i < n_ports; i++) {
 		if (ports[i].server_id == server_id)
-			used += site->pvm_memory_kib;
+			*used += site->pvm_memory_kib;
 	}
 	for (size_t i = 0; i < n_cvms; i++) {
 		if (cvms[i].server_id == server_id)
-			used += site->cvm_memory_kib;
+			*used += site->cvm_memory_kib;
 	}
 	free(ports);
 	free(cvms);
-	return used;
+	return err;
 }
 
 static int place(struct store *store, const struct site *site, uint64_t need_kib,
@@ -515,22 +517,33 @@ static int place(struct store *store, const struct site *site, uint64_t need_kib
 		return database_failed(store, problem);
 	struct placement_server *choice = calloc(n + 1, sizeof(*choice));
 	size_t *index = calloc(n + 1, sizeof(*index));
-	for (size_t i = 0; i < n && choice != NULL && index != NULL; i++) {
+	int chosen = -1;
+	if (choice == NULL || index == NULL) {
+		problem_set(problem, 500, "internal", "no memory");
+		goto out;
+	}
+	for (size_t i = 0; i < n; i++) {
 		if (!is_at(&servers[i], site))
 			continue;
+		uint64_t used;
+		if (used_kib(store, site, servers[i].id, &used) != 0) {
+			database_failed(store, problem);
+			goto out;
+		}
 		index[n_here] = i;
 		choice[n_here++] = (struct placement_server){
 			.name = servers[i].name,
 			.reachable = reachable(ctx, servers[i].id),
 			.memory_kib = (uint64_t)servers[i].memory_mib * 1024,
-			.used_kib = used_kib(store, site, servers[i].id),
+			.used_kib = used,
 		};
 	}
-	int chosen = placement_choose(choice, n_here, need_kib, wanted, site->name, problem);
+	chosen = placement_choose(choice, n_here, need_kib, wanted, site->name, problem);
 	if (chosen >= 0) {
 		*server_id = servers[index[chosen]].id;
 		snprintf(server_name, MODEL_NAME_SIZE, "%s", servers[index[chosen]].name);
 	}
+out:
 	free(choice);
 	free(index);
 	free(servers);
@@ -721,12 +734,13 @@ static int check_new_port(
 int registry_port_create(struct store *store, struct port *port, struct operation *op,
 	registry_reachable_fn reachable, void *ctx, bool dry_run, struct problem *problem)
 {
-	struct site site;
+	struct site site = {0};
 	if (begin(store, problem) != 0)
 		return -1;
 	port->state = PORT_CREATING;
 	if (check_new_port(store, port, &site, problem) != 0)
 		goto out;
+	assert(site.id != 0);
 	if (store_port_insert(store, port) != 0) {
 		database_failed(store, problem);
 		goto out;

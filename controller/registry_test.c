@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include <cmocka.h>
+#include <sqlite3.h>
 
 struct fixture {
 	char dir[64], path[96];
@@ -379,6 +380,27 @@ static void test_unreachable_servers_are_not_chosen(void **state)
 	assert_int_equal(count_ports(f), 0);
 }
 
+/* A VM may not be placed on a server by memory that others may have. */
+static void test_unknown_use_of_servers_is_no_free_memory(void **state)
+{
+	struct fixture *f = *state;
+	struct problem problem = {0};
+	struct site site = make_site("a", 1);
+	assert_int_equal(registry_site_create(f->store, &site, false, &problem), 0);
+	struct server server = make_server("a-left", "a");
+	assert_int_equal(registry_server_create(f->store, &server, false, &problem), 0);
+	sqlite3 *db;
+	assert_int_equal(sqlite3_open(f->path, &db), SQLITE_OK);
+	assert_int_equal(
+		sqlite3_exec(db, "ALTER TABLE ports RENAME TO lost", NULL, NULL, NULL), SQLITE_OK);
+	sqlite3_close(db);
+	struct operation op = make_operation("cvm/a");
+	expect(&problem, registry_cvm_create(f->store, "a", &op, reachable, NULL, &problem), 500,
+		NULL);
+	struct cvm cvm;
+	assert_int_equal(store_cvm_get(f->store, "a", &cvm), ENOENT);
+}
+
 static void test_what_is_used_stays(void **state)
 {
 	struct fixture *f = *state;
@@ -549,6 +571,7 @@ int main(void)
 		TEST(test_labels_run_out_and_come_back),
 		TEST(test_vlans_run_out),
 		TEST(test_unreachable_servers_are_not_chosen),
+		TEST(test_unknown_use_of_servers_is_no_free_memory),
 		TEST(test_what_is_used_stays),
 		TEST(test_one_operation_at_a_time),
 		TEST(test_change_touches_only_what_may_change),
