@@ -11,6 +11,7 @@
 #define IP4_DF 0x4000
 #define IP4_MF 0x2000
 #define IP4_OFFSET 0x1fff
+#define IP4_MAX_PAYLOAD ((IP4_OFFSET + 1) * 8u)
 
 static bool is_multicast(uint32_t addr)
 {
@@ -108,6 +109,11 @@ static void fragment(
 
 	if (mtu < header_len + 8) {
 		engine_drop(engine, target->port, m, DROP_too_big);
+		return;
+	}
+	/* A fragment already, of a packet that would end beyond what an offset can say. */
+	if ((rte_be_to_cpu_16(ip->fragment_offset) & IP4_OFFSET) * 8u + payload > IP4_MAX_PAYLOAD) {
+		engine_drop(engine, target->port, m, DROP_malformed);
 		return;
 	}
 	room = (mtu - header_len) & ~7u;

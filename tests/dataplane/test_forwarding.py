@@ -285,6 +285,16 @@ def test_fragmentation_needed(net):
         assert (first, parts[first][1], parts[second][1]) == (0, True, False)
         assert second == len(parts[0][0])
         assert parts[first][0] + parts[second][0] == bytes(packet[IP].payload)
+
+        # A piece of which no whole can be made isn't cut: its offsets would run over.
+        last = b"y" * 1304
+        dropped(net, "core", "malformed",
+                lambda: net.ce_wire.send(frame4("10.2.0.1", last, id=1235, frag=0x1fff)))
+        fits = 0x2000 - len(last) // 8
+        net.ce_wire.send(frame4("10.2.0.1", last, id=1236, frag=fits))
+        for _ in range(2):
+            part = net.pe_wire.expect(Ether, lambda p: IP in p and p.id in (1235, 1236))
+            assert part.id == 1236 and part.frag >= fits and not part[IP].flags.evil
     finally:
         net.lab.run(net.fwd, ["ip", "link", "set", "core", "mtu", "1500"])
         wait_until(lambda: net.port("core")["mtu"] == 1500, 5, "the MTU is back")
