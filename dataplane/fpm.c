@@ -38,6 +38,7 @@ static int watch(struct fpm *fpm, int fd)
 static int listen_on(const char *path)
 {
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	mode_t mask;
 	int fd, error;
 
 	if (strlen(path) >= sizeof(addr.sun_path)) {
@@ -49,9 +50,13 @@ static int listen_on(const char *path)
 		return -1;
 	snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", path);
 	unlink(path);
-	if (bind(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 || chmod(path, 0600) < 0 ||
-		listen(fd, 4) < 0) {
+	/* The mode must hold from the first instant: set it by umask, not by a later chmod. */
+	mask = umask(0177);
+	error = bind(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 ? errno : 0;
+	umask(mask);
+	if (error == 0 && listen(fd, 4) < 0)
 		error = errno;
+	if (error != 0) {
 		close(fd);
 		errno = error;
 		return -1;

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import stat
 import struct
 import subprocess
 
@@ -210,6 +211,10 @@ def test_killed_forwarder_finds_everything_again(own):
         own.ping(own.ce, "192.168.1.1", 1)
         own.feed(route("10.2.0.0/16", VIA)).close()
         own.ping(own.ce, "10.2.0.1")
+
+
+def test_fib_socket_is_the_owners_alone(router):
+    assert stat.S_IMODE(os.stat(f"{router.run_dir}/fpm.sock").st_mode) == 0o600
 
 
 def test_ends_on_term_and_leaves_the_taps(own):
