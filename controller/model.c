@@ -801,8 +801,13 @@ static void merge(cJSON *target, const cJSON *change, const char *base, const ch
 {
 	const cJSON *item;
 	cJSON_ArrayForEach (item, change) {
-		char path[64];
+		char path[64], pointer[72];
 		snprintf(path, sizeof(path), "%s%s%.40s", base, base[0] ? "/" : "", item->string);
+		snprintf(pointer, sizeof(pointer), "/%s", path);
+		if (cJSON_GetObjectItemCaseSensitive(change, item->string) != item) {
+			problem_field(problem, pointer, "give it once", "is given twice");
+			continue;
+		}
 		cJSON *present = cJSON_GetObjectItemCaseSensitive(target, item->string);
 		if (base[0] == '\0' && cJSON_IsObject(item) && cJSON_IsObject(present)) {
 			merge(present, item, path, mutable, problem);
@@ -810,8 +815,6 @@ static void merge(cJSON *target, const cJSON *change, const char *base, const ch
 		}
 		if (present != NULL && !listed(mutable, path) &&
 			!cJSON_Compare(present, item, true)) {
-			char pointer[72];
-			snprintf(pointer, sizeof(pointer), "/%s", path);
 			problem_field(problem, pointer, "delete the object and create it again",
 				"can't be changed");
 			continue;

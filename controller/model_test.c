@@ -264,6 +264,15 @@ static void test_patch(void **state)
 	cJSON_Delete(change);
 
 	problem = (struct problem){0};
+	change = parse("{\"labels\":\"16-99\",\"core\":{\"mtu\":1900,\"mtu\":1800},"
+		       "\"labels\":\"16-98\"}");
+	assert_null(model_patch(present, change, mutable, &problem));
+	assert_int_equal(problem.n_errors, 2);
+	assert_string_equal(problem.errors[0].field, "/core/mtu");
+	assert_string_equal(problem.errors[1].field, "/labels");
+	cJSON_Delete(change);
+
+	problem = (struct problem){0};
 	change = parse("[]");
 	assert_null(model_patch(present, change, mutable, &problem));
 	assert_int_equal(problem.status, 422);
