@@ -540,6 +540,28 @@ static void test_events_are_limited(void **state)
 	free(events);
 }
 
+/* What still runs is kept, however old it is. */
+static void test_operations_are_limited(void **state)
+{
+	struct fixture *f = *state;
+	struct operation running = make_operation("port/old"), ended, op, seen;
+	assert_int_equal(store_begin(f->store), 0);
+	assert_int_equal(store_operation_insert(f->store, &running), 0);
+	op = make_operation("port/p");
+	op.state = OPERATION_SUCCEEDED;
+	assert_int_equal(store_operation_insert(f->store, &op), 0);
+	ended = op;
+	for (unsigned i = 1; i < STORE_OPERATIONS_KEPT; i++)
+		assert_int_equal(store_operation_insert(f->store, &op), 0);
+	assert_int_equal(store_operation_get(f->store, ended.id, &seen), 0);
+	assert_int_equal(store_operation_insert(f->store, &op), 0);
+	assert_int_equal(store_operation_get(f->store, ended.id, &seen), ENOENT);
+	assert_int_equal(store_operation_get(f->store, ended.id + 1, &seen), 0);
+	assert_int_equal(store_operation_get(f->store, running.id, &seen), 0);
+	assert_int_equal(seen.n_steps, 2);
+	assert_int_equal(store_commit(f->store), 0);
+}
+
 static void test_not_a_database(void **state)
 {
 	struct fixture *f = *state;
@@ -578,6 +600,7 @@ int main(void)
 		TEST(test_everything_survives_reopening),
 		TEST(test_double_allocation_is_impossible),
 		TEST(test_events_are_limited),
+		TEST(test_operations_are_limited),
 		TEST(test_not_a_database),
 	};
 	return cmocka_run_group_tests_name("registry", tests, NULL, NULL);

@@ -971,6 +971,9 @@ int store_operation_insert(struct store *store, struct operation *op)
 		op->id = sqlite3_last_insert_rowid(store->db);
 		err = write_steps(store, op);
 	}
+	if (err == 0)
+		err = run(store, false, "DELETE FROM operations WHERE id <= ? AND state <> 0", "i",
+			op->id - STORE_OPERATIONS_KEPT);
 	return end(store, err);
 }
 

@@ -104,6 +104,9 @@ struct operation {
 	} steps[OPERATION_MAX_STEPS];
 };
 
+/* Older ones are forgotten once they have ended. */
+#define STORE_OPERATIONS_KEPT 5000
+
 int store_operation_insert(struct store *store, struct operation *op);
 /* Writes state, error and all steps. */
 int store_operation_update(struct store *store, const struct operation *op);
