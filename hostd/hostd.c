@@ -4,9 +4,9 @@
  * servers. Operators don't speak to it; the controller does, by JSON-RPC on its socket
  * (docs/protocols.md, "edgeplex-hostd").
  *
- * Threads: the main one accepts; each client of the socket has one, so that a call that takes its
- * time keeps nobody else waiting; each copy has one (source.h, standby.h). The lock below guards
- * the tables; whoever uses a copy holds a reference to its entry.
+ * Threads: the main one accepts; each client of the socket has one (control.h); each copy has one
+ * (source.h, standby.h). The lock below guards the tables; whoever uses a copy holds a reference to
+ * its entry.
  */
 
 #include <assert.h>
@@ -20,25 +20,23 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/file.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "common/jsonrpc.h"
 #include "common/log.h"
+#include "hostd/control.h"
 #include "hostd/freeze.h"
 #include "hostd/source.h"
 #include "hostd/standby.h"
 
 #define VERSION "0.1.0"
-#define MAX_CLIENTS 64
+#define MAX_GREETINGS 64 /* other hostds in the middle of a handshake */
 #define MAX_COPIES 256
-#define MAX_NEWS 256 /* notifications that a client which doesn't read may have waiting */
 #define HANDSHAKE_MS 5000
 #define LOCK_WAIT_MS 15000
 #define DEFAULT_SILENCE_MS 3000
@@ -53,50 +51,25 @@ struct copy { /* one side of it */
 	unsigned users; /* the table is one */
 };
 
-struct client {
-	struct client *next;
-	struct hostd *hostd;
-	int fd, wake_fd;
-	cJSON *news; /* an array, under the lock */
-	struct jsonrpc_server *server;
-};
-
 struct hostd {
 	const char *run_dir;
 	uint64_t staging_limit;
 	struct link_keys *keys;
-	int socket_fd, listen_fd, stop_fd; /* stop_fd is readable when all is to end */
+	int listen_fd; /* for other hostds */
+	struct control *control;
 	pthread_mutex_t lock;
 	pthread_cond_t left; /* a thread of ours has ended */
-	struct client *clients;
-	unsigned n_clients, n_greeting; /* threads */
+	unsigned n_greeting; /* threads */
 	struct copy *copies;
 	unsigned n_copies;
 };
 
-/* ---- news for clients -------------------------------------------------------------------- */
-
-static void wake(int fd)
-{
-	uint64_t one = 1;
-
-	if (write(fd, &one, sizeof(one)) < 0)
-		log_debug("a thread was awake already");
-}
-
-/* Takes `status`. */
+/* Tells all clients. Takes `status`. */
 static void announce(void *ctx, cJSON *status)
 {
 	struct hostd *hostd = ctx;
 
-	pthread_mutex_lock(&hostd->lock);
-	for (struct client *client = hostd->clients; client != NULL; client = client->next) {
-		if (cJSON_GetArraySize(client->news) >= MAX_NEWS)
-			cJSON_DeleteItemFromArray(client->news, 0);
-		cJSON_AddItemToArray(client->news, cJSON_Duplicate(status, true));
-		wake(client->wake_fd);
-	}
-	pthread_mutex_unlock(&hostd->lock);
+	control_notify(hostd->control, "hostd.changed", status);
 	cJSON_Delete(status);
 }
 
@@ -498,8 +471,7 @@ static int hostd_info(struct hostd *hostd, cJSON **result)
 static int serve(void *ctx, const char *method, const cJSON *params, cJSON **result,
 	struct jsonrpc_error *err)
 {
-	struct client *client = ctx;
-	struct hostd *hostd = client->hostd;
+	struct hostd *hostd = ctx;
 
 	if (strcmp(method, "hostd.info") == 0)
 		return hostd_info(hostd, result);
@@ -516,107 +488,6 @@ static int serve(void *ctx, const char *method, const cJSON *params, cJSON **res
 	if (strcmp(method, "move.status") == 0)
 		return move_status(hostd, params, result, err);
 	return jsonrpc_fail(err, JSONRPC_METHOD_NOT_FOUND, "", "no method %.100s", method);
-}
-
-/* ---- clients ----------------------------------------------------------------------------- */
-
-static void give_news(struct client *client)
-{
-	uint64_t ticks;
-	const cJSON *item;
-	cJSON *news;
-
-	if (read(client->wake_fd, &ticks, sizeof(ticks)) < 0)
-		return;
-	pthread_mutex_lock(&client->hostd->lock);
-	news = client->news;
-	client->news = cJSON_CreateArray();
-	pthread_mutex_unlock(&client->hostd->lock);
-	cJSON_ArrayForEach (item, news)
-		jsonrpc_server_notify(client->server, "hostd.changed", item);
-	cJSON_Delete(news);
-}
-
-static void leave_hostd(struct client *client)
-{
-	struct hostd *hostd = client->hostd;
-	struct client **link = &hostd->clients;
-
-	pthread_mutex_lock(&hostd->lock);
-	while (*link != client)
-		link = &(*link)->next;
-	*link = client->next;
-	pthread_mutex_unlock(&hostd->lock);
-	jsonrpc_server_destroy(client->server);
-	cJSON_Delete(client->news);
-	close(client->wake_fd);
-	close(client->fd);
-	free(client);
-	pthread_mutex_lock(&hostd->lock);
-	hostd->n_clients--;
-	pthread_cond_broadcast(&hostd->left);
-	pthread_mutex_unlock(&hostd->lock);
-}
-
-static void *client_main(void *ctx)
-{
-	struct client *client = ctx;
-	struct pollfd p[4] = {
-		{.fd = jsonrpc_server_fd(client->server), .events = POLLIN},
-		{.fd = client->wake_fd, .events = POLLIN},
-		{.fd = client->fd, .events = POLLRDHUP}, /* ours, so that we see it end */
-		{.fd = client->hostd->stop_fd, .events = POLLIN},
-	};
-
-	for (;;) {
-		if (poll(p, 4, -1) < 0 && errno != EINTR)
-			break;
-		if (p[0].revents != 0)
-			jsonrpc_server_run(client->server);
-		if (p[1].revents != 0)
-			give_news(client);
-		if (p[2].revents != 0 || p[3].revents != 0)
-			break;
-	}
-	leave_hostd(client);
-	return NULL;
-}
-
-/* Takes `fd`. */
-static void add_client(struct hostd *hostd, int fd)
-{
-	struct client *client = calloc(1, sizeof(*client));
-	pthread_t thread;
-	bool full;
-
-	if (client == NULL) {
-		close(fd);
-		return;
-	}
-	client->hostd = hostd;
-	client->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
-	client->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	client->news = cJSON_CreateArray();
-	client->server = jsonrpc_server_create(serve, client);
-	pthread_mutex_lock(&hostd->lock);
-	full = hostd->n_clients >= MAX_CLIENTS;
-	hostd->n_clients++;
-	client->next = hostd->clients;
-	hostd->clients = client;
-	pthread_mutex_unlock(&hostd->lock);
-	if (full || client->fd < 0 || client->wake_fd < 0 || client->server == NULL) {
-		log_warn("a client was refused: too many, or resources ran out");
-		close(fd);
-		leave_hostd(client);
-		return;
-	}
-	if (jsonrpc_server_add_fd(client->server, fd, false) != 0 ||
-		pthread_create(&thread, NULL, client_main, client) != 0) {
-		log_warn("a client was refused: resources ran out");
-		leave_hostd(client);
-		return;
-	}
-	pthread_detach(thread);
 }
 
 /* ---- other hostds ------------------------------------------------------------------------ */
@@ -675,7 +546,7 @@ static void greet(struct hostd *hostd, int fd)
 	bool started = false;
 
 	pthread_mutex_lock(&hostd->lock);
-	if (greeting != NULL && hostd->n_greeting < MAX_CLIENTS) {
+	if (greeting != NULL && hostd->n_greeting < MAX_GREETINGS) {
 		greeting->hostd = hostd;
 		greeting->fd = fd;
 		started = pthread_create(&thread, NULL, greeting_main, greeting) == 0;
@@ -727,31 +598,6 @@ static void reopen_standbys(struct hostd *hostd)
 		closedir(list);
 }
 
-static int listen_unix(const char *path)
-{
-	struct sockaddr_un addr = {.sun_family = AF_UNIX};
-	mode_t mask;
-	int fd, failed;
-
-	if (strlen(path) >= sizeof(addr.sun_path)) {
-		errno = ENAMETOOLONG;
-		return -1;
-	}
-	snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", path);
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0)
-		return -1;
-	unlink(path);
-	mask = umask(0177);
-	failed = bind(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 || listen(fd, 16) < 0;
-	umask(mask);
-	if (failed) {
-		close(fd);
-		return -1;
-	}
-	return fd;
-}
-
 /* Waits while the guard of a hostd that was killed puts things right. Returns 0 or errno. */
 static int lock_run_dir(const char *dir)
 {
@@ -777,40 +623,42 @@ static int lock_run_dir(const char *dir)
 	return 0; /* held as long as this process and its guard live */
 }
 
-static void accept_all(struct hostd *hostd, int listen_fd, void (*take)(struct hostd *, int))
-{
-	int fd;
-
-	while ((fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC)) >= 0)
-		take(hostd, fd);
-}
-
 static void run(struct hostd *hostd, int signal_fd)
 {
 	struct pollfd p[3] = {
-		{.fd = hostd->socket_fd, .events = POLLIN},
+		{.fd = control_fd(hostd->control), .events = POLLIN},
 		{.fd = hostd->listen_fd, .events = POLLIN},
 		{.fd = signal_fd, .events = POLLIN},
 	};
 
 	while (p[2].revents == 0) {
+		int fd;
+
 		if (poll(p, 3, -1) < 0)
 			continue;
 		if (p[0].revents != 0)
-			accept_all(hostd, hostd->socket_fd, add_client);
-		if (p[1].revents != 0)
-			accept_all(hostd, hostd->listen_fd, greet);
+			control_accept(hostd->control);
+		while (p[1].revents != 0 &&
+			(fd = accept4(hostd->listen_fd, NULL, NULL, SOCK_CLOEXEC)) >= 0)
+			greet(hostd, fd);
 	}
 }
 
-/* Ends all threads; sources resume. What is held for others stays, for the next hostd. */
+/* Ends all copies; sources resume. What is held for others stays, for the next hostd. */
 static void end_all(struct hostd *hostd)
 {
 	struct copy *copy;
 
-	wake(hostd->stop_fd);
+	/* Methods that wait for a source come back then. */
 	pthread_mutex_lock(&hostd->lock);
-	while (hostd->n_clients > 0 || hostd->n_greeting > 0)
+	for (copy = hostd->copies; copy != NULL; copy = copy->next) {
+		if (copy->source != NULL)
+			source_quit(copy->source);
+	}
+	pthread_mutex_unlock(&hostd->lock);
+	control_stop(hostd->control);
+	pthread_mutex_lock(&hostd->lock);
+	while (hostd->n_greeting > 0)
 		pthread_cond_wait(&hostd->left, &hostd->lock);
 	pthread_mutex_unlock(&hostd->lock);
 	while ((copy = hostd->copies) != NULL)
@@ -933,8 +781,8 @@ int main(int argc, char **argv)
 	freeze_recover(o.run_dir);
 	signal_fd = signals();
 	error = freeze_start_guard(o.run_dir);
-	hostd.stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (error != 0 || signal_fd < 0 || hostd.stop_fd < 0) {
+	hostd.control = control_create(serve, &hostd);
+	if (error != 0 || signal_fd < 0 || hostd.control == NULL) {
 		log_error("resources ran out: %s", strerror(error != 0 ? error : errno));
 		return 1;
 	}
@@ -944,16 +792,16 @@ int main(int argc, char **argv)
 		log_error("can't listen for other hostds: %s", why);
 		return 1;
 	}
-	hostd.socket_fd = listen_unix(o.socket);
-	if (hostd.socket_fd < 0) {
+	error = control_listen(hostd.control, o.socket);
+	if (error != 0) {
 		log_error(
-			"can't listen for the controller: %s socket=%s", strerror(errno), o.socket);
+			"can't listen for the controller: %s socket=%s", strerror(error), o.socket);
 		return 1;
 	}
 	log_info("ready socket=%s listen=%s", o.socket, o.listen);
 	run(&hostd, signal_fd);
-	unlink(o.socket);
 	end_all(&hostd);
+	control_destroy(hostd.control);
 	link_keys_free(hostd.keys);
 	log_info("ended");
 	return 0;

@@ -35,7 +35,7 @@ $(B)/fuzz/hostd_epoch: hostd/epoch_fuzz.c hostd/epoch.c hostd/delta.c hostd/fram
 	clang $(CPPFLAGS) $(FUZZ_CFLAGS) -o $@ $(filter %.c,$^) -llz4 -lxxhash
 FUZZERS += $(B)/fuzz/hostd_epoch
 
-HOSTD_SOURCES := $(addprefix hostd/,delta.c dirty.c epoch.c frame.c freeze.c hostd.c link.c qmp.c \
+HOSTD_SOURCES := $(addprefix hostd/,control.c delta.c dirty.c epoch.c frame.c freeze.c hostd.c link.c qmp.c \
 	source.c standby.c)
 $(B)/edgeplex-hostd: $(HOSTD_SOURCES:%.c=$(B)/obj/%.o) $(LIBCOMMON)
 	$(CC) $(LDFLAGS) -o $@ $^ $(HOSTD_LIBS)

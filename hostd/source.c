@@ -711,14 +711,19 @@ static void wish_for(struct source *source, enum wish wish)
 		log_debug("a thread was awake already");
 }
 
+void source_quit(struct source *source)
+{
+	pthread_mutex_lock(&source->lock);
+	wish_for(source, WISH_QUIT);
+	pthread_mutex_unlock(&source->lock);
+}
+
 void source_destroy(struct source *source)
 {
 	if (source == NULL)
 		return;
 	if (source->started) {
-		pthread_mutex_lock(&source->lock);
-		wish_for(source, WISH_QUIT);
-		pthread_mutex_unlock(&source->lock);
+		source_quit(source);
 		pthread_join(source->thread, NULL);
 	}
 	epoch_sender_destroy(source->sender);

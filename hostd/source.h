@@ -74,6 +74,9 @@ cJSON *source_status(struct source *source);
 /* Has it come to its end (ENDED), so that a new one may begin? */
 bool source_ended(struct source *source);
 
+/* As source_destroy(), but only begins to; doesn't wait. */
+void source_quit(struct source *source);
+
 /* Ends its thread; aborts unless the state is BOTH or leave was granted. Accepts NULL. */
 void source_destroy(struct source *source);
 
