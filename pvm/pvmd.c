@@ -36,16 +36,26 @@ static const struct kernel_interface *gateway_interface(const struct pvm_tunnel 
 	return tunnel ? bgp_if_connected(&tunnel->via) : NULL;
 }
 
+static bool is_cvm(const struct ep_prefix *address)
+{
+	return config.has_cvm && ep_prefix_equal(address, &config.cvm_address);
+}
+
 static struct nht_answer resolve_next_hop(
 	void *ctx, const struct ep_prefix *address, bool connected)
 {
 	struct nht_answer answer = {0};
+	const struct kernel_interface *cust = bgp_if_find("cust");
 	const struct kernel_interface *out = bgp_if_connected(address);
 
 	(void)ctx;
 	if (address->family == AF_INET6 && IN6_IS_ADDR_LINKLOCAL(&address->addr.v6))
-		out = bgp_if_find("cust");
-	if (out && out->up) {
+		out = cust;
+	/*
+	 * On the core link only the CVM, for its session: a CE may name any address there, and its
+	 * routes would be told to the VPN while the forwarder can't use them.
+	 */
+	if (out && out->up && (out == cust || is_cvm(address))) {
 		answer.reachable = true;
 		answer.ifindex = out->index;
 		return answer;

@@ -214,7 +214,9 @@ def test_a_ce_cant_send_packets_to_the_core_link(net, hop):
                  "export filter { if net = 10.6.0.0/16 then bgp_next_hop = %s; accept; }; }" % hop))
     wait_until(lambda: net.fwd.get("10.7.0.0/16") and "10.6.0.0/16" in net.pvmd.routes("ipv4"), 10,
                "all routes are there")
-    assert net.pvmd.routes("ipv4")["10.6.0.0/16"][0]["next_hop"] == hop
+    path = net.pvmd.routes("ipv4")["10.6.0.0/16"][0]
+    assert (path["next_hop"], path["valid"]) == (hop, False)  # not for the VPN either
+    assert net.pvmd.routes("ipv4")["10.7.0.0/16"][0]["valid"]
     wait_until(lambda: net.pvmd.status()["fib"]["waiting"] == 0, 10, "the forwarder was told")
     assert net.fwd.get("10.6.0.0/16") is None
 
