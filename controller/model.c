@@ -15,7 +15,9 @@
 #define LABEL_MIN 16 /* lower ones are reserved (RFC 3032) */
 #define LABEL_MAX 1048575
 #define VLAN_MAX 4094
-#define MTU_MIN 1280     /* IPv6's least (RFC 8200, section 5) */
+#define MTU_MIN 1280 /* IPv6's least (RFC 8200, section 5) */
+/* A packet of that size, with the labels of PE and VPN, fits through the core. */
+#define CORE_MTU_MIN (MTU_MIN + MODEL_LABELS_BYTES)
 #define MTU_MAX 2000     /* the forwarder holds a frame in one buffer of 2 KiB */
 #define VPN_ID_MAX 65535 /* an RT of a four-byte AS has 16 bits for it (RFC 4360) */
 
@@ -373,7 +375,7 @@ static void read_core(struct reader *reader, struct site *site)
 				"is the site's own address on the core link");
 	}
 	read_rrs(&core, site);
-	reader_number(&core, "mtu", false, MTU_MIN, MTU_MAX, &site->core_mtu);
+	reader_number(&core, "mtu", false, CORE_MTU_MIN, MTU_MAX, &site->core_mtu);
 	if (reader_end(&core) != 0)
 		reader->failed = true;
 }

@@ -27,6 +27,8 @@
 /* A label that says "no label" (RFC 3032, implicit null): the PE is adjacent. */
 #define MODEL_LABEL_IMPLICIT_NULL 3
 
+#define MODEL_LABELS_BYTES 8u /* on the core: the remote PE's label and the VPN's */
+
 /*
  * Guests' memory. Never a multiple of 256 KiB: QEMU's TCG would then track dirty pages wrongly,
  * and copying a running guest's memory would corrupt it.

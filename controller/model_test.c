@@ -138,7 +138,7 @@ static void test_site_fields(void **state)
 		{"core/gateway", "\"192.0.2.3\""},
 		{"core/route_reflectors", "[]"},
 		{"core/route_reflectors/0", "\"x\""},
-		{"core/mtu", "1279"},
+		{"core/mtu", "1287"},
 		{"core/mtu", "2001"},
 		{"core/unknown", "1"},
 		{"transport_label", "15"},

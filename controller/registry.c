@@ -552,6 +552,17 @@ out:
 
 /* ---- ports -------------------------------------------------------------------------------- */
 
+static void check_mtu(const struct port *port, const struct site *site, struct problem *problem)
+{
+	char fix[64];
+	if (port->mtu + MODEL_LABELS_BYTES <= site->core_mtu)
+		return;
+	snprintf(fix, sizeof(fix), "choose at most %u", site->core_mtu - MODEL_LABELS_BYTES);
+	problem_field(problem, "/mtu", fix,
+		"%u and two labels don't fit the core link's MTU of %u at site %s", port->mtu,
+		site->core_mtu, site->name);
+}
+
 /* The customer's link must not hide what the PVM itself needs to reach. */
 static void check_link_against_site(
 	const struct port *port, const struct site *site, struct problem *problem)
@@ -720,6 +731,7 @@ static int check_new_port(
 	port->customer_id = customer.id;
 	port->vpn_id = customer.vpn_id;
 	port->site_id = site->id;
+	check_mtu(port, site, problem);
 	check_port(store, port, site, problem);
 	if (problem->status != 0)
 		return -1;

@@ -288,6 +288,10 @@ static void test_ports_are_checked(void **state)
 
 	struct port port = make_port("p", "blue", "a", "cust2", "10.9.0.1/30", "10.9.0.2");
 	expect(&problem, create_port(f, &port, &problem), 422, "/customer");
+	port = make_port("p", "red", "a", "cust2", "10.9.0.1/30", "10.9.0.2");
+	port.mtu = 1593;
+	expect(&problem, create_port(f, &port, &problem), 422, "/mtu");
+	assert_string_equal(problem.errors[0].fix, "choose at most 1592");
 	port = make_port("p", "red", "x", "cust2", "10.9.0.1/30", "10.9.0.2");
 	expect(&problem, create_port(f, &port, &problem), 422, "/site");
 	port = make_port("green-a", "red", "a", "cust2", "10.9.0.1/30", "10.9.0.2");

@@ -148,7 +148,7 @@ def test_wrong_sites(bench, changes, field):
     ({"gateway": "192.0.2.99"}, "/core/gateway"),
     ({"route_reflectors": []}, "/core/route_reflectors"),
     ({"route_reflectors": ["x"]}, "/core/route_reflectors/0"),
-    ({"mtu": 100}, "/core/mtu"),
+    ({"mtu": 1287}, "/core/mtu"),
     ({"mut": 1500}, "/core/mut"),
 ])
 def test_wrong_core_links(bench, changes, field):
@@ -275,6 +275,7 @@ def test_a_customer_comes_and_goes(api):
     ({"ce_mac": "52:54:00:12:34"}, "/ce_mac"),
     ({"server": "b-left"}, "/server"),
     ({"mtu": 100}, "/mtu"),
+    ({"mtu": 1593}, "/mtu"),
     ({"vlna": 1}, "/vlna"),
 ])
 def test_wrong_ports(api, changes, field):
