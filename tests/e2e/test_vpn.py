@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Customers' packets cross the VPN, and nobody else's."""
 
+import os
+
 import pytest
 
 from bed import checks, controller, customer, host
@@ -83,6 +85,28 @@ def test_green_cannot_reach_what_only_red_has(version):
     with checks.capture(red_b.ns, f"{protocol} and dst {target}") as seen:
         assert checks.ping(red_a.ns, red_a.host4 if version == 4 else red_a.host6, target)[0] == 5
         assert seen() == 5
+
+
+def test_customer_cannot_choose_route_targets():
+    """A route that green marks as red's stays green's."""
+    green, red = topo.ce("green-a"), topo.ce("red-b")
+    red_id, green_id = (controller.query("customer", "show", c)["vpn_id"] for c in ("red", "green"))
+    conf, prefix, control = f"{green.dir}/extra-rt.conf", "10.77.0.0/16", "10.78.0.0/16"
+    with open(conf, "w", encoding="utf-8") as file:
+        file.write("protocol static foreign { ipv4; route " + prefix + " unreachable {"
+                   f" bgp_ext_community.add((rt,{topo.PROVIDER_ASN},{red_id})); }}; }}\n"
+                   "protocol static control { ipv4; route " + control + " unreachable {"
+                   f" bgp_ext_community.add((rt,{topo.PROVIDER_ASN},{green_id})); }}; }}\n")
+    try:
+        customer.birdc(green, "configure")
+        for wanted in (prefix, control):
+            checks.wait_route(topo.far(green), wanted)
+        assert prefix not in {r["prefix"] for r in checks.table(red.name, "rib", "ipv4")}
+        assert not customer.bgp_route(red, prefix)
+    finally:
+        os.unlink(conf)
+        customer.birdc(green, "configure")
+    checks.wait_route(topo.far(green), prefix, present=False)
 
 
 # Frames that a customer's router could make up; PVM is replaced by its MAC, OTHER by red's PVM.
