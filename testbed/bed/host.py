@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The machine's side of the testbed: namespaces, links, the supervisor, and taking all down."""
 
+import glob
 import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
+from contextlib import contextmanager
 
 from lib import lab
 
@@ -23,6 +25,22 @@ FIXED_DIRS = ("/run/libvirt", "/var/lib/libvirt", "/var/cache/libvirt", "/var/lo
 
 class TestbedError(RuntimeError):
     """Something couldn't be started; the text tells what and where to look."""
+
+
+@contextmanager
+def exclusive():
+    """One program at a time builds up, uses or takes down the testbed; the others are told.
+
+    The lock is an abstract Unix socket, which is gone with its process.
+    """
+    with socket.socket(socket.AF_UNIX) as lock:
+        try:
+            lock.bind("\0" + topo.RUN)
+        except OSError as error:
+            raise TestbedError(
+                "the testbed is in use (by a demo or a test); wait for that to end, or have "
+                "another one: export EDGEPLEX_TESTBED_NAME=mine") from error
+        yield
 
 
 def say(text):
@@ -245,6 +263,8 @@ def down():
     if os.path.isdir(topo.RUN):
         lab.unmount_below(topo.RUN)
         shutil.rmtree(topo.RUN)
+    if glob.glob("/run/edgeplex-testbed*"):
+        return  # another testbed's mounts need the fixed directories
     for path in owner.get("made", []):
         try:
             os.rmdir(path)

@@ -4,7 +4,10 @@
 import os
 from dataclasses import dataclass, field
 
-RUN = os.environ.get("EDGEPLEX_TESTBED_DIR", "/run/edgeplex-testbed")
+# Testbeds of different names don't meet: export EDGEPLEX_TESTBED_NAME to have one of your own.
+NAME = os.environ.get("EDGEPLEX_TESTBED_NAME", "")
+RUN = "/run/edgeplex-testbed" + (f"-{NAME}" if NAME else "")
+NS_PREFIX = f"ep-{NAME}-" if NAME else "ep-"
 PROVIDER_ASN = 65000
 RR_ADDRESS = "10.0.0.100"
 # Trunks and core links carry a customer's 1500 bytes under two labels and a VLAN tag.
@@ -21,7 +24,7 @@ class Server:
 
     @property
     def ns(self):
-        return f"ep-{self.name}"
+        return f"{NS_PREFIX}{self.name}"
 
     @property
     def dir(self):
@@ -45,7 +48,7 @@ class Site:
 
     @property
     def ns(self):
-        return f"ep-edge-{self.name}"
+        return f"{NS_PREFIX}edge-{self.name}"
 
     @property
     def dir(self):
@@ -83,7 +86,7 @@ class CustomerEdge:
 
     @property
     def ns(self):
-        return f"ep-{self.name}"
+        return f"{NS_PREFIX}{self.name}"
 
     @property
     def dir(self):
@@ -114,8 +117,8 @@ CES = (
                  only_here={"10.66.0.0/16": "10.66.0.1", "fd00:66::/48": "fd00:66::1"}),
 )
 SPARE_PORTS = ("cust9", "trunk-spare")  # of every edge switch; nothing is plugged in
-CORE_NS = "ep-core"  # the route reflector
-P_NS = "ep-p"  # the core's label switching
+CORE_NS = f"{NS_PREFIX}core"  # the route reflector
+P_NS = f"{NS_PREFIX}p"  # the core's label switching
 CORE_DIR = f"{RUN}/core"
 
 NAMESPACES = (

@@ -25,14 +25,15 @@ def _tails():
 @pytest.fixture(scope="session", autouse=True)
 def bed():
     """Two sites, two customers, all provisioned and carrying routes."""
-    try:
-        testbed_module.up()
-        testbed_module.provision()
-        checks.wait_established()
-        checks.wait_routes()
-        yield testbed_module
-    except Exception:
-        _tails()
-        raise
-    finally:
-        host.down()
+    with host.exclusive():
+        try:
+            testbed_module.up()
+            testbed_module.provision()
+            checks.wait_established()
+            checks.wait_routes()
+            yield testbed_module
+        except Exception:
+            _tails()
+            raise
+        finally:
+            host.down()

@@ -101,7 +101,7 @@ def test_killed_controller_changes_nothing(bed):  # pylint: disable=unused-argum
         wait_until(lambda: controller.cli("status"), 20, "it answers")
         assert {p["name"] for p in controller.query("port", "list")["items"]} \
             == {e.name for e in topo.CES}
-        wait_until(lambda: all(p["state"] == "running"
+        wait_until(lambda: all(p["state"] == "up"
                                for p in controller.query("pvm", "list")["items"]), 60,
                    "it knows its VMs again")
         pings.send_signal(signal.SIGINT)

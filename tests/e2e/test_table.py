@@ -85,4 +85,4 @@ def test_table_is_right_after_a_hundred_flaps(table):
     assert compare(routes) == []
     wait_until(lambda: {r.prefix for r in routes} <= fib_prefixes(), 60,
                "all routes are in the FIB of green-b's PVM", 1)
-    assert controller.query("pvm", "show", NEAR.name)["state"] == "running"
+    assert controller.query("pvm", "show", NEAR.name)["state"] == "up"
