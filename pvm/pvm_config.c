@@ -309,6 +309,8 @@ static void render_filter(const struct pvm_config *config, struct cfg *cfg)
 	cfg_add(cfg, "", NULL, NULL, "%s", head);
 	/* The forwarder resolves gateways in the subnets of its ports. */
 	cfg_add(cfg, context, NULL, NULL, "set ipv6 next-hop prefer-global");
+	/* Or a customer could choose the VPNs that its routes go to (RFC 4364 section 4.3.1). */
+	cfg_add(cfg, context, NULL, NULL, "set extcommunity none");
 }
 
 static void render_ce(const struct pvm_ce *ce, const char *router, struct cfg *cfg)
@@ -333,6 +335,9 @@ static void render_ce(const struct pvm_ce *ce, const char *router, struct cfg *c
 		snprintf(family, sizeof(family), "%s\naddress-family %s unicast", router,
 			v6 ? "ipv6" : "ipv4");
 		CE_LINE(family, "route-map CE-IN in", "route-map CE-IN in");
+		/* Route targets are the provider's business. */
+		snprintf(undo, sizeof(undo), "neighbor %s send-community extended", a);
+		cfg_add(cfg, family, head, undo, "no neighbor %s send-community extended", a);
 		/* Over the limit: hold the session down, try again after five minutes. */
 		CE_LINE(family, "maximum-prefix", "maximum-prefix %u 80 restart 5",
 			ce->max_prefixes);
