@@ -357,8 +357,9 @@ void cvm_config_render(const struct cvm_config *config, struct cfg *cfg)
 	cfg_add(cfg, router, NULL, NULL, "bgp graceful-restart preserve-fw-state");
 	cfg_add(cfg, router, NULL, "no bgp graceful-restart restart-time",
 		"bgp graceful-restart restart-time %d", RESTART_TIME_S);
+	/* bgp_eor.h is for that. */
 	cfg_add(cfg, router, NULL, "no bgp graceful-restart select-defer-time",
-		"bgp graceful-restart select-defer-time %d", RESTART_TIME_S);
+		"bgp graceful-restart select-defer-time 0");
 	for (size_t i = 0; i < config->n_cores; i++)
 		render_core(config, &config->cores[i], router, cfg);
 	for (size_t i = 0; i < config->n_pvms; i++)

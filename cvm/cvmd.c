@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/bgp/bgp_eor.h"
 #include "common/bgp/bgp_host.h"
 #include "common/bgp/bgp_if.h"
 #include "common/bgp/bgp_nht.h"
@@ -82,6 +83,7 @@ static int configure(const cJSON *json, struct jsonrpc_error *err)
 	configured = true;
 	if (creates) {
 		bgp_host_tune_instance();
+		bgp_eor_hold();
 		bgp_if_tell_instance();
 	}
 	bgp_if_configure(config.interfaces, config.n_interfaces);

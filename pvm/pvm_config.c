@@ -425,8 +425,9 @@ void pvm_config_render(const struct pvm_config *config, struct cfg *cfg)
 	cfg_add(cfg, router, NULL, NULL, "bgp graceful-restart preserve-fw-state");
 	cfg_add(cfg, router, NULL, "no bgp graceful-restart restart-time",
 		"bgp graceful-restart restart-time %d", RESTART_TIME_S);
+	/* bgp_eor.h is for that. */
 	cfg_add(cfg, router, NULL, "no bgp graceful-restart select-defer-time",
-		"bgp graceful-restart select-defer-time %d", RESTART_TIME_S);
+		"bgp graceful-restart select-defer-time 0");
 	cfg_add(cfg, router, NULL, NULL, "bgp bestpath as-path multipath-relax");
 	render_vpn(config, router, cfg);
 	for (size_t i = 0; i < config->n_ces; i++)

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <linux/rtnetlink.h>
 
+#include "common/bgp/bgp_eor.h"
 #include "common/bgp/bgp_host.h"
 #include "common/bgp/bgp_if.h"
 #include "common/bgp/bgp_nht.h"
@@ -228,6 +229,7 @@ static int configure(const cJSON *json, struct jsonrpc_error *err)
 	configured = true;
 	if (creates) {
 		bgp_host_tune_instance();
+		bgp_eor_hold();
 		bgp_if_tell_instance();
 	}
 	bgp_if_configure(config.interfaces, config.n_interfaces);

@@ -3,10 +3,10 @@
 
 # These need neither FRR nor the kernel: unit tests link them alone.
 BGPHOST_PURE := common/bgp/bgp_cfg.c common/bgp/conf_json.c common/bgp/prefix_map.c
-BGPHOST_SOURCES := $(BGPHOST_PURE) common/bgp/bgp_cfg_vty.c common/bgp/bgp_host.c \
+BGPHOST_SOURCES := $(BGPHOST_PURE) common/bgp/bgp_cfg_vty.c common/bgp/bgp_eor.c common/bgp/bgp_host.c \
 	common/bgp/bgp_if.c common/bgp/bgp_next_hop.c common/bgp/bgp_nht.c common/bgp/bgp_paths.c common/bgp/bgp_redist.c \
 	common/bgp/bgp_show.c common/bgp/kernel_net.c common/bgp/service.c
-BGPHOST_FRR := bgp_cfg_vty bgp_host bgp_if bgp_next_hop bgp_nht bgp_paths bgp_redist bgp_show
+BGPHOST_FRR := bgp_cfg_vty bgp_eor bgp_host bgp_if bgp_next_hop bgp_nht bgp_paths bgp_redist bgp_show
 
 LIBBGPHOST := $(B)/libbgphost.a
 LIBBGPPURE := $(B)/libbgppure.a
