@@ -551,7 +551,7 @@ static struct direct *direct_create(struct fib *fib, unsigned int level)
 	if (fib->config.may_allocate && !fib->config.may_allocate(fib->config.ctx, entries_bytes))
 		return NULL;
 	uint8_t *map = mmap(NULL, entries_bytes + PAGE, PROT_READ | PROT_WRITE,
-		/* cppcheck-suppress invalidFunctionArg */
+		// cppcheck-suppress invalidFunctionArg ; no file behind anonymous memory
 		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (map == MAP_FAILED)
 		return NULL;

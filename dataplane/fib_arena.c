@@ -53,7 +53,7 @@ int fib_arena_init(struct fib_arena *arena, size_t bytes)
 		      ~(size_t)(FIB_ARENA_PAGE - 1);
 	size_t map_bytes = info + n_pages * FIB_ARENA_PAGE;
 	uint8_t *map = mmap(NULL, map_bytes, PROT_READ | PROT_WRITE,
-		/* cppcheck-suppress invalidFunctionArg */
+		// cppcheck-suppress invalidFunctionArg ; no file behind anonymous memory
 		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (map == MAP_FAILED)
 		return ENOMEM;
