@@ -39,6 +39,9 @@ struct control {
 	pthread_cond_t left; /* a client has gone */
 	struct client *clients;
 	unsigned n_clients;
+	/* Who left last, to be joined by who leaves next: no thread outlives control_stop(). */
+	pthread_t last;
+	bool has_last;
 };
 
 static void wake(int fd)
@@ -173,10 +176,13 @@ void control_notify(struct control *control, const char *method, const cJSON *pa
 
 /* ---- clients ------------------------------------------------------------------------------ */
 
-static void remove_client(struct client *client)
+/* `leaving`: called by the client's own thread, which ends then. */
+static void remove_client(struct client *client, bool leaving)
 {
 	struct control *control = client->control;
 	struct client **link = &control->clients;
+	pthread_t before = pthread_self();
+	bool join = false;
 
 	pthread_mutex_lock(&control->lock);
 	while (*link != client)
@@ -189,8 +195,16 @@ static void remove_client(struct client *client)
 	close(client->fd);
 	free(client);
 	control->n_clients--;
+	if (leaving) {
+		before = control->last;
+		join = control->has_last;
+		control->last = pthread_self();
+		control->has_last = true;
+	}
 	pthread_cond_broadcast(&control->left);
 	pthread_mutex_unlock(&control->lock);
+	if (join)
+		pthread_join(before, NULL);
 }
 
 static void read_requests(struct client *client)
@@ -221,7 +235,7 @@ static void *client_main(void *ctx)
 		if (p[1].revents != 0)
 			give_news(client);
 	}
-	remove_client(client);
+	remove_client(client, true);
 	return NULL;
 }
 
@@ -248,10 +262,8 @@ static void add_client(struct control *control, int fd)
 	if (full || client->wake_fd < 0 ||
 		pthread_create(&thread, NULL, client_main, client) != 0) {
 		log_warn("a client was refused: %s", full ? "too many" : "resources ran out");
-		remove_client(client);
-		return;
+		remove_client(client, false);
 	}
-	pthread_detach(thread);
 }
 
 void control_accept(struct control *control)
@@ -328,6 +340,9 @@ void control_stop(struct control *control)
 	while (control->n_clients > 0)
 		pthread_cond_wait(&control->left, &control->lock);
 	pthread_mutex_unlock(&control->lock);
+	if (control->has_last)
+		pthread_join(control->last, NULL);
+	control->has_last = false;
 }
 
 void control_destroy(struct control *control)

@@ -83,25 +83,31 @@ void freeze_destroy(struct freeze *freeze)
 	free(freeze);
 }
 
-static void resume(const char *name, const char *qmp_path)
+/* Puts a VM right of which a record was left. */
+static void recover(const char *name, const struct record *record)
 {
+	uint32_t status = atomic_load(&record->status);
 	struct qmp *qmp = NULL;
 	char why[256];
-	int error = qmp_open(qmp_path, QMP_TIMEOUT_MS, &qmp, why);
+	int error = qmp_open(record->qmp_path, QMP_TIMEOUT_MS, &qmp, why);
 
-	if (error == 0) {
+	if (error == 0 && status == FREEZE_STOPPED) {
 		error = qmp_cont(qmp, QMP_TIMEOUT_MS);
 		snprintf(why, sizeof(why), "%s", qmp_why(qmp));
-		if (error == 0)
-			qmp_end_state(qmp, QMP_TIMEOUT_MS);
 	}
 	if (error == 0)
-		log_warn("a VM was stopped when hostd ended; resumed it record=%s", name);
-	else if (error != ECONNREFUSED && error != ENOENT)
-		log_error("a VM was stopped when hostd ended, and can't be resumed: %s; resume it "
-			  "by virsh or destroy it record=%s",
-			why, name);
+		qmp_end_state(qmp, QMP_TIMEOUT_MS);
 	qmp_close(qmp);
+	if (error == ECONNREFUSED || error == ENOENT)
+		return; /* QEMU is gone */
+	if (status == FREEZE_GRANTED)
+		log_warn("a VM stays stopped: its destination has leave to run record=%s", name);
+	else if (status == FREEZE_STOPPED && error == 0)
+		log_warn("a VM was stopped when hostd ended; resumed it record=%s", name);
+	else if (error != 0)
+		log_error("a VM was being moved when hostd ended, and can't be put right: %s; see "
+			  "that it runs, or destroy it record=%s",
+			why, name);
 }
 
 void freeze_recover(const char *dir)
@@ -121,16 +127,8 @@ void freeze_recover(const char *dir)
 			continue;
 		if (read(fd, &record, sizeof(record)) == (ssize_t)sizeof(record) &&
 			record.magic == MAGIC &&
-			memchr(record.qmp_path, '\0', sizeof(record.qmp_path)) != NULL) {
-			uint32_t status = atomic_load(&record.status);
-
-			if (status == FREEZE_STOPPED)
-				resume(entry->d_name, record.qmp_path);
-			else if (status == FREEZE_GRANTED)
-				log_warn("a VM stays stopped: its destination has leave to run "
-					 "record=%s",
-					entry->d_name);
-		}
+			memchr(record.qmp_path, '\0', sizeof(record.qmp_path)) != NULL)
+			recover(entry->d_name, &record);
 		close(fd);
 		unlinkat(dirfd(list), entry->d_name, 0);
 	}

@@ -33,7 +33,10 @@ void freeze_set(struct freeze *freeze, enum freeze_status status);
 /* Removes the record. Accepts NULL. */
 void freeze_destroy(struct freeze *freeze);
 
-/* Resumes what records in `dir` say, and removes them. Logs what it did. */
+/*
+ * Resumes what records in `dir` say, switches every recorded QEMU back from saving states, and
+ * removes the records. Logs what it did.
+ */
 void freeze_recover(const char *dir);
 
 /*

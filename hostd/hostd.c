@@ -60,6 +60,9 @@ struct hostd {
 	pthread_mutex_t lock;
 	pthread_cond_t left; /* a thread of ours has ended */
 	unsigned n_greeting; /* threads */
+	/* Who greeted last, to be joined by who does next: no thread outlives end_all(). */
+	pthread_t last;
+	bool has_last;
 	struct copy *copies;
 	unsigned n_copies;
 };
@@ -505,6 +508,8 @@ static void *greeting_main(void *ctx)
 	struct link *link = NULL;
 	struct copy *copy = NULL;
 	struct frame hello = {0};
+	pthread_t before;
+	bool join;
 	int error = link_accept(hostd->keys, greeting->fd, HANDSHAKE_MS, &link, why);
 
 	if (error != 0)
@@ -532,9 +537,15 @@ static void *greeting_main(void *ctx)
 		leave_copy(hostd, copy, true);
 	free(greeting);
 	pthread_mutex_lock(&hostd->lock);
+	before = hostd->last;
+	join = hostd->has_last;
+	hostd->last = pthread_self();
+	hostd->has_last = true;
 	hostd->n_greeting--;
 	pthread_cond_broadcast(&hostd->left);
 	pthread_mutex_unlock(&hostd->lock);
+	if (join)
+		pthread_join(before, NULL);
 	return NULL;
 }
 
@@ -556,9 +567,7 @@ static void greet(struct hostd *hostd, int fd)
 	if (!started) {
 		free(greeting);
 		close(fd);
-		return;
 	}
-	pthread_detach(thread);
 }
 
 /* ---- main -------------------------------------------------------------------------------- */
@@ -661,6 +670,8 @@ static void end_all(struct hostd *hostd)
 	while (hostd->n_greeting > 0)
 		pthread_cond_wait(&hostd->left, &hostd->lock);
 	pthread_mutex_unlock(&hostd->lock);
+	if (hostd->has_last)
+		pthread_join(hostd->last, NULL);
 	while ((copy = hostd->copies) != NULL)
 		drop_copy(hostd, copy, false);
 }

@@ -24,6 +24,7 @@ struct qmp {
 	cJSON *answer; /* to `awaited` */
 	bool greeted;
 	bool event; /* something happened since this was cleared */
+	bool begun; /* qmp_begin_state() was called, and `events_were_on` is known */
 	bool events_were_on;
 	struct jsonrpc_lines lines;
 	char why[256];
@@ -309,13 +310,15 @@ static void add_capability(cJSON *list, const char *name, bool on)
 	cJSON_AddItemToArray(list, item);
 }
 
+/* `events` is left as it is unless that is known. */
 static int set_capabilities(struct qmp *qmp, bool ignore_shared, bool events, int timeout_ms)
 {
 	cJSON *arguments = cJSON_CreateObject();
 	cJSON *list = cJSON_AddArrayToObject(arguments, "capabilities");
 
 	add_capability(list, "x-ignore-shared", ignore_shared);
-	add_capability(list, "events", events);
+	if (qmp->begun)
+		add_capability(list, "events", events);
 	return qmp_command(qmp, "migrate-set-capabilities", arguments, timeout_ms, NULL);
 }
 
@@ -337,6 +340,7 @@ int qmp_begin_state(struct qmp *qmp, int timeout_ms)
 				cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(item, "state"));
 	}
 	cJSON_Delete(list);
+	qmp->begun = true;
 	return set_capabilities(qmp, true, true, timeout_ms);
 }
 

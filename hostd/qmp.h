@@ -51,7 +51,10 @@ int qmp_stop(struct qmp *qmp, int timeout_ms);
 /* Resumes, also while a state is being saved (which is cancelled). */
 int qmp_cont(struct qmp *qmp, int timeout_ms);
 
-/* Switches to saving or loading states, and back to how it was. */
+/*
+ * Switches to saving or loading states, and back to how it was. qmp_end_state() also serves after
+ * a process that died in between.
+ */
 int qmp_begin_state(struct qmp *qmp, int timeout_ms);
 int qmp_end_state(struct qmp *qmp, int timeout_ms);
 

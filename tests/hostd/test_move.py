@@ -285,7 +285,7 @@ def test_terminated_hostd_resumes_the_source(pair):
     pair.start()
     pair.freeze()
     pair.a.process.terminate()
-    assert pair.a.process.wait(20) == 0
+    assert pair.a.process.wait(20) == 0, pair.a.log()
     pair.a.rpc.close()
     assert pair.source.status() == "running"
     pair.wait_target("ended")
@@ -347,7 +347,7 @@ def test_wrong_certificate(pair):
     pair.start(ticket=ticket)  # the ticket is still good for the right one
     pair.wait_source("ready")
     stranger.process.terminate()
-    assert stranger.process.wait(20) == 0
+    assert stranger.process.wait(20) == 0, stranger.log()
 
 
 def test_no_certificate(pair):
