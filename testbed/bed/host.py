@@ -162,18 +162,9 @@ def vm_pid(port):
     return None
 
 
-def _share_namespaces():
-    """Makes /run/netns a shared mount, as the machine's first `ip netns add` would: the supervisor,
-    in a mount namespace of its own, must see the network namespaces that are made after it."""
-    os.makedirs("/run/netns", exist_ok=True)
-    if not os.path.ismount("/run/netns"):
-        run(None, ["mount", "--bind", "/run/netns", "/run/netns"])
-        run(None, ["mount", "--make-shared", "/run/netns"])
-
-
 def start_supervisor():
     """Starts the PID namespace in which everything else runs."""
-    _share_namespaces()
+    lab.share_namespaces()
     os.makedirs(LOGS)
     made = [path for path in FIXED_DIRS if not os.path.isdir(path)]
     _write_owner({"made": made})

@@ -128,6 +128,30 @@ def unmount_below(path):
             subprocess.run(["umount", "-l", point], check=False, stderr=subprocess.DEVNULL)
 
 
+# ---- network namespaces --------------------------------------------------------------------
+
+
+def share_namespaces():
+    """Makes /run/netns a shared mount, as the machine's first `ip netns add` would, but only once.
+
+    Several `ip netns add` at a time would each mount it over the others', and names below the
+    uppermost can't be deleted. What runs in a mount namespace of its own from now on also sees the
+    network namespaces that are made after it.
+    """
+    os.makedirs(NETNS_DIR, exist_ok=True)
+    lock = os.open("/run", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with open("/proc/self/mountinfo", encoding="utf-8") as file:
+            # Not os.path.ismount(): it doesn't know a bind mount within one file system.
+            if any(line.split()[4] == NETNS_DIR for line in file):
+                return
+        subprocess.run(["mount", "--bind", NETNS_DIR, NETNS_DIR], check=True)
+        subprocess.run(["mount", "--make-shared", NETNS_DIR], check=True)
+    finally:
+        os.close(lock)
+
+
 # ---- the registry --------------------------------------------------------------------------
 
 
@@ -157,10 +181,11 @@ def _remove(lab_id):
         for name in namespaces:
             if os.path.exists(f"{NETNS_DIR}/{name}"):
                 subprocess.run(["ip", "netns", "del", name], check=False)
+        stuck = [name for name in namespaces if os.path.exists(f"{NETNS_DIR}/{name}")]
         unmount_below(base)
+        if left or stuck:
+            raise LabError(f"lab {lab_id}: processes {left} can't be ended, {stuck} not be removed")
         shutil.rmtree(base, ignore_errors=True)
-        if left:
-            raise LabError(f"lab {lab_id}: processes {left} can't be ended")
     finally:
         os.close(lock)
     try:
@@ -367,6 +392,7 @@ class Lab:
 
     def netns(self, name):
         """Makes a network namespace (lo up, forwarding off, no DAD); returns its full name."""
+        share_namespaces()
         full = f"lab-{self.id}-{name}"
         with open(f"{self.base}/netns", "a", encoding="utf-8") as file:
             file.write(full + "\n")
