@@ -26,6 +26,7 @@ enum table {
 
 enum priority {
 	PRIORITY_MISS = 0,
+	PRIORITY_DENY_REST = 50, /* of what no rule allows */
 	PRIORITY_ALLOW = 100,
 	PRIORITY_ALLOW_MORE_EXACT = 150,
 	PRIORITY_DENY = 200,
@@ -362,6 +363,26 @@ static void add_pvm_gateway_arp(struct builder *b, const struct fabric_site *sit
 
 /* ---- the site ----------------------------------------------------------------------------- */
 
+/*
+ * Below the label that leads to this very site, a PVM could give another customer's: the core would
+ * take off the first and bring the frame back as if that customer's other sites had sent it. The
+ * reserved labels go as well: the core may take off an explicit null (RFC 4182) and find that same
+ * label below.
+ */
+static void add_label_denials(struct builder *b, const struct fabric_site *site)
+{
+	const struct head deny = {
+		.cookie = fabric_cookie(FABRIC_OWNER_SITE, site->id),
+		.table = TABLE_LABEL,
+		.priority = PRIORITY_DENY_REST,
+	};
+
+	for (uint32_t label = 0; label < MIN_LABEL; label++)
+		add(b, deny, "mpls,mpls_label=%u", label);
+	if (site->transport_label >= MIN_LABEL)
+		add(b, deny, "mpls,mpls_label=%u", site->transport_label);
+}
+
 static void add_cvm_core(
 	struct builder *b, const struct fabric_site *site, const struct texts *texts)
 {
@@ -444,6 +465,7 @@ static void add_site(struct builder *b, const struct fabric_site *site, const st
 			.priority = PRIORITY_DENY,
 			.in_port = site->core_port},
 		"dl_src=%s", texts->pe_mac);
+	add_label_denials(b, site);
 	add_gateway_answer(b, site, texts);
 	if (site->cvm.present)
 		add_cvm_core(b, site, texts);
@@ -531,6 +553,9 @@ static int check_site_alone(const struct fabric_site *site, struct why *why)
 		(error = check_ipv4(&site->core_address, "core link address", why)) ||
 		(error = check_ipv4(&site->gateway, "core gateway", why)))
 		return error;
+	if (site->transport_label > MAX_LABEL)
+		return why_set(why, EINVAL, "transport label %u is not in 0..%u",
+			site->transport_label, MAX_LABEL);
 	if (!site->cvm.present)
 		return 0;
 	if ((error = check_port_name(site->cvm.trunk, "trunk of the CVM", why)) ||

@@ -50,6 +50,7 @@ struct fabric_site {
 	struct ep_prefix pe_address;   /* full length */
 	struct ep_prefix core_address; /* with host bits */
 	struct ep_prefix gateway;      /* full length */
+	uint32_t transport_label;      /* leads the core to this site; below 16: none does */
 	struct fabric_cvm cvm;
 	const struct fabric_port *ports; /* only those that have a PVM */
 	size_t n_ports;

@@ -77,6 +77,7 @@ static void sample_init(struct sample *s)
 		.pe_address = addr("10.0.0.1"),
 		.core_address = addr("192.0.2.2/30"),
 		.gateway = addr("192.0.2.1"),
+		.transport_label = 16001,
 		.cvm = {.present = true,
 			.trunk = "trunk",
 			.core_vlan = 100,
@@ -193,6 +194,44 @@ static void test_every_table_ends_in_a_decision(void **state)
 		assert_true(rule->goto_table == FABRIC_DROP || rule->goto_table > rule->table);
 	}
 	assert_memory_equal(missed, used, sizeof(used));
+	fabric_rules_free(rules);
+}
+
+static const struct fabric_rule *find_match(const struct fabric_rules *rules, const char *match)
+{
+	for (size_t i = 0; i < rules->n; i++)
+		if (strcmp(rules->rules[i].match, match) == 0)
+			return &rules->rules[i];
+	return NULL;
+}
+
+static void drops_label(const struct fabric_rules *rules, const char *match)
+{
+	const struct fabric_rule *rule = find_match(rules, match);
+
+	assert_non_null(rule);
+	assert_true(rule->priority > 0);
+	assert_int_equal(rule->n_outputs, 0);
+	assert_int_equal(rule->goto_table, FABRIC_DROP);
+}
+
+static void test_labels_that_lead_back(void **state)
+{
+	struct fabric_rules *rules;
+	struct sample s;
+
+	(void)state;
+	sample_init(&s);
+	assert_int_equal(fabric_rules_compute(&s.site, &rules, NULL), 0);
+	drops_label(rules, "mpls,mpls_label=16001");
+	drops_label(rules, "mpls,mpls_label=0");
+	drops_label(rules, "mpls,mpls_label=15");
+	fabric_rules_free(rules);
+
+	s.site.transport_label = 3; /* adjacent: no label leads here */
+	assert_int_equal(fabric_rules_compute(&s.site, &rules, NULL), 0);
+	assert_null(find_match(rules, "mpls,mpls_label=16001"));
+	drops_label(rules, "mpls,mpls_label=3");
 	fabric_rules_free(rules);
 }
 
@@ -388,6 +427,7 @@ int main(void)
 		cmocka_unit_test(test_matches_are_unique),
 		cmocka_unit_test(test_a_port_more_leaves_the_others),
 		cmocka_unit_test(test_every_table_ends_in_a_decision),
+		cmocka_unit_test(test_labels_that_lead_back),
 		cmocka_unit_test(test_empty_site),
 		cmocka_unit_test(test_copy),
 		cmocka_unit_test(test_contradictions),

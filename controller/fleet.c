@@ -1338,6 +1338,7 @@ static int facts_load(struct fleet *fleet, const char *name, struct site_facts *
 		.pe_address = site.pe_address,
 		.core_address = site.core_address,
 		.gateway = site.core_gateway,
+		.transport_label = site.transport_label,
 		.ports = facts->fabric_ports,
 	};
 	snprintf(facts->site.core_port, sizeof(facts->site.core_port), "%s", site.core_port);

@@ -155,6 +155,7 @@ static void read_site(const cJSON *object, struct fabric_site *site)
 	must(ep_prefix_parse(text(object, "core_address"), true, &site->core_address, NULL),
 		"core_address");
 	read_addr(object, "gateway", &site->gateway);
+	site->transport_label = number(object, "transport_label", 0);
 	if (cJSON_IsObject(cvm)) {
 		site->cvm.present = true;
 		read_name(cvm, "trunk", site->cvm.trunk);
