@@ -243,10 +243,8 @@ static void write_ports(FILE *out, struct api *api)
 		return;
 	struct port_figures *figures = calloc(n + 1, sizeof(*figures));
 	for (size_t i = 0; i < n && figures != NULL; i++) {
-		char object[48];
-		snprintf(object, sizeof(object), "port/%s", ports[i].name);
 		figures[i].port = &ports[i];
-		fleet_vm_view(api->fleet, object, &figures[i].view);
+		fleet_vm_view(api->fleet, ports[i].uuid, &figures[i].view);
 	}
 	if (figures == NULL) {
 		free(ports);

@@ -291,10 +291,8 @@ const char *api_port_status(const struct port *port, const struct fleet_vm_view 
 static cJSON *port_json(
 	struct api_request *request, const struct port *port, const struct site *site)
 {
-	char object[48];
 	struct fleet_vm_view view;
-	snprintf(object, sizeof(object), "port/%s", port->name);
-	fleet_vm_view(request->api->fleet, object, &view);
+	fleet_vm_view(request->api->fleet, port->uuid, &view);
 	cJSON *json = model_port_json(port, site, true);
 	cJSON_AddStringToObject(json, "status", api_port_status(port, &view));
 	cJSON_AddStringToObject(json, "status_detail", view.serves ? "" : view.missing);
@@ -425,10 +423,8 @@ static void add_vm(cJSON *json, struct fleet_vm_view *view, const char *uuid)
 
 static cJSON *pvm_json(struct api_request *request, const struct port *port)
 {
-	char object[48];
 	struct fleet_vm_view view;
-	snprintf(object, sizeof(object), "port/%s", port->name);
-	fleet_vm_view(request->api->fleet, object, &view);
+	fleet_vm_view(request->api->fleet, port->uuid, &view);
 	cJSON *json = cJSON_CreateObject();
 	cJSON_AddStringToObject(json, "name", port->name);
 	cJSON_AddStringToObject(json, "port", port->name);
@@ -608,10 +604,8 @@ static void cvm_signal(struct api_request *request)
 
 static cJSON *cvm_json(struct api_request *request, const struct cvm *cvm)
 {
-	char object[48];
 	struct fleet_vm_view view;
-	snprintf(object, sizeof(object), "cvm/%s", cvm->site);
-	fleet_vm_view(request->api->fleet, object, &view);
+	fleet_vm_view(request->api->fleet, cvm->uuid, &view);
 	cJSON *json = model_cvm_json(cvm);
 	cJSON_AddStringToObject(json, "state", vm_state(cvm->state, &view));
 	add_vm(json, &view, cvm->uuid);

@@ -681,26 +681,6 @@ static void audit(struct fleet *fleet, struct fleet_server *server)
 	free(before);
 }
 
-static void *auditor_main(void *arg)
-{
-	struct fleet *fleet = arg;
-	do {
-		struct server *servers = NULL;
-		size_t n = 0;
-		if (store_server_list(fleet->store, &servers, &n) != 0)
-			continue;
-		for (size_t i = 0; i < n && !is_stopping(fleet); i++) {
-			struct fleet_server *server = server_ref(fleet, servers[i].id);
-			if (server == NULL)
-				continue;
-			audit(fleet, server);
-			server_unref(fleet, server);
-		}
-		free(servers);
-	} while (fleet_pause(fleet, AUDIT_INTERVAL_MS));
-	return NULL;
-}
-
 /* ---- VMs ---------------------------------------------------------------------------------- */
 
 static bool is_cvm_object(const char *object)
@@ -834,6 +814,17 @@ static struct fleet_vm *vm_ref(struct fleet *fleet, const char *object, const st
 	return vm;
 }
 
+/* The same for a VM that should run; there is none for one that shouldn't. */
+static struct fleet_vm *started_vm_ref(struct fleet *fleet, const char *object,
+	const struct target *target, struct problem *problem)
+{
+	if (target->started)
+		return vm_ref(fleet, object, target, problem);
+	problem_set(problem, 503, "guest-unreachable",
+		"the VM of %s isn't started: wait until its operation has ended", object);
+	return NULL;
+}
+
 /* The list lets go of it: the VM doesn't exist any more. */
 static void vm_forget(struct fleet *fleet, struct fleet_vm *vm)
 {
@@ -851,6 +842,56 @@ static void vm_forget(struct fleet *fleet, struct fleet_vm *vm)
 	pthread_mutex_unlock(&fleet->lock);
 	if (listed)
 		vm_unref(fleet, vm);
+}
+
+static bool row_is_gone(struct fleet *fleet, const struct fleet_vm *vm)
+{
+	struct target target;
+	int err = target_load(fleet, vm->object, &target);
+	return err == ENOENT || (err == 0 && strcmp(target.uuid, vm->uuid) != 0);
+}
+
+/* Lets go of entries whose row is gone: made by somebody who read it just before it went. */
+static void sweep_vms(struct fleet *fleet)
+{
+	size_t n = 0;
+	pthread_mutex_lock(&fleet->lock);
+	for (struct fleet_vm *vm = fleet->vms; vm != NULL; vm = vm->next)
+		n++;
+	struct fleet_vm **all = calloc(n + 1, sizeof(*all));
+	n = 0;
+	for (struct fleet_vm *vm = fleet->vms; vm != NULL && all != NULL; vm = vm->next) {
+		vm->refs++;
+		all[n++] = vm;
+	}
+	pthread_mutex_unlock(&fleet->lock);
+	for (size_t i = 0; i < n; i++) {
+		if (row_is_gone(fleet, all[i]))
+			vm_forget(fleet, all[i]);
+		vm_unref(fleet, all[i]);
+	}
+	free(all);
+}
+
+static void *auditor_main(void *arg)
+{
+	struct fleet *fleet = arg;
+	do {
+		struct server *servers = NULL;
+		size_t n = 0;
+		sweep_vms(fleet);
+		if (store_server_list(fleet->store, &servers, &n) != 0)
+			continue;
+		for (size_t i = 0; i < n && !is_stopping(fleet); i++) {
+			struct fleet_server *server = server_ref(fleet, servers[i].id);
+			if (server == NULL)
+				continue;
+			audit(fleet, server);
+			server_unref(fleet, server);
+		}
+		free(servers);
+	} while (fleet_pause(fleet, AUDIT_INTERVAL_MS));
+	return NULL;
 }
 
 /* Takes `daemon` and `fwd`. */
@@ -1123,7 +1164,13 @@ int fleet_vm_configure(struct fleet *fleet, const char *object, struct problem *
 	int64_t until = monotonic_ms() + GUEST_BOOT_MS;
 	if (target_load(fleet, object, &target) != 0)
 		return gone(problem, object);
-	struct fleet_vm *vm = vm_ref(fleet, object, &target, problem);
+	while (!target.started && monotonic_ms() < until) {
+		if (!fleet_pause(fleet, RETRY_MS))
+			return interrupted(problem);
+		if (target_load(fleet, object, &target) != 0)
+			return gone(problem, object);
+	}
+	struct fleet_vm *vm = started_vm_ref(fleet, object, &target, problem);
 	if (vm == NULL)
 		return -1;
 	pthread_mutex_lock(&vm->life);
@@ -1162,7 +1209,7 @@ bool fleet_cvm_answers(struct fleet *fleet, const char *site)
 	pthread_mutex_lock(&fleet->lock);
 	for (struct fleet_vm *vm = fleet->vms; vm != NULL; vm = vm->next) {
 		if (strcmp(vm->object, object) == 0)
-			answers = vm->state == FLEET_VM_RUNNING && guest_connected(vm->guest);
+			answers |= vm->state == FLEET_VM_RUNNING && guest_connected(vm->guest);
 	}
 	pthread_mutex_unlock(&fleet->lock);
 	return answers;
@@ -1199,7 +1246,7 @@ bool fleet_vm_serves(struct fleet *fleet, const char *object, char *missing, siz
 		snprintf(missing, size, "%s doesn't exist any more", object);
 		return false;
 	}
-	struct fleet_vm *vm = vm_ref(fleet, object, &target, &problem);
+	struct fleet_vm *vm = started_vm_ref(fleet, object, &target, &problem);
 	if (vm == NULL) {
 		snprintf(missing, size, "%s", problem.detail);
 		return false;
@@ -1216,7 +1263,7 @@ int fleet_vm_call(struct fleet *fleet, const char *object, const char *method, c
 	struct jsonrpc_error err = {0};
 	if (target_load(fleet, object, &target) != 0)
 		return gone(problem, object);
-	struct fleet_vm *vm = vm_ref(fleet, object, &target, problem);
+	struct fleet_vm *vm = started_vm_ref(fleet, object, &target, problem);
 	if (vm == NULL)
 		return -1;
 	int rc = guest_call(vm->guest, method, params, timeout_ms, result, &err);
@@ -1232,14 +1279,13 @@ const char *fleet_vm_state_name(enum fleet_vm_state state)
 	return names[state];
 }
 
-void fleet_vm_view(struct fleet *fleet, const char *object, struct fleet_vm_view *view)
+void fleet_vm_view(struct fleet *fleet, const char *uuid, struct fleet_vm_view *view)
 {
 	*view = (struct fleet_vm_view){.state = FLEET_VM_ABSENT, .uptime_ms = -1};
 	snprintf(view->missing, sizeof(view->missing), "its VM doesn't run");
 	pthread_mutex_lock(&fleet->lock);
-	for (struct fleet_vm *vm = fleet->vms; vm != NULL; vm = vm->next) {
-		if (strcmp(vm->object, object) != 0)
-			continue;
+	const struct fleet_vm *vm = vm_find(fleet, uuid);
+	if (vm != NULL) {
 		view->state = vm->state;
 		view->serves = vm->serves;
 		view->uptime_ms = vm->uptime_ms;

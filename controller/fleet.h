@@ -110,8 +110,8 @@ struct fleet_vm_view {
 	uint64_t memory_kib;
 };
 
-/* What was last seen; doesn't block. Free with fleet_vm_view_free(). */
-void fleet_vm_view(struct fleet *fleet, const char *object, struct fleet_vm_view *view);
+/* What was last seen of the VM; doesn't block. Free with fleet_vm_view_free(). */
+void fleet_vm_view(struct fleet *fleet, const char *uuid, struct fleet_vm_view *view);
 void fleet_vm_view_free(struct fleet_vm_view *view);
 const char *fleet_vm_state_name(enum fleet_vm_state state);
 

@@ -332,6 +332,13 @@ def test_reading_a_port(api):
     assert body["status"] == "down" and body["server"] == "a-left"
 
 
+def test_asking_a_vm_that_isnt_started_leaves_nothing(api):
+    """As between a delete's steps: no entry is made, which nobody would take away again."""
+    for path in ("/v1/pvms/green-a", "/v1/cvms/a"):
+        refused(api, api("GET", path + "/rib"), 503, None, "isn't started")
+        assert api("GET", path).body["vm"]["state"] == "absent"
+
+
 # ---- HTTP ----------------------------------------------------------------------------------
 
 
