@@ -187,12 +187,11 @@ def test_silent_controller(pair):
 
 def test_words_of_the_controller_keep_it_frozen(pair):
     pair.start(silence_ms=1000)
-    frozen_at = len(pair.a.rpc.news)
     pair.freeze()
     for _ in range(20):
         assert pair.source_state()["state"] == "frozen"
         threading.Event().wait(0.1)  # a controller that asks ten times a second
-    assert pair.source.status() in STOPPED and frozen_at >= 0
+    assert pair.source.status() in STOPPED
 
 
 def test_silence_after_the_leave(pair):
