@@ -111,7 +111,7 @@ def test_the_machine(bench, pvm):
               json.loads(arg).get("qom-type", "").startswith("memory-backend")]
     assert memory == [pvm["memory_kib"] << 10]
     assert "pc-q35-7.2" in text and "intel-iommu" in text and "caching-mode" in text
-    assert "tb-size=32" in text
+    assert "tb-size=24" in text
     assert "usb-" not in text and "-usb" not in text and "balloon" not in text
     ports = bench.ports()
     assert len(ports) == 2 and all(len(port) <= 15 for port in ports)
