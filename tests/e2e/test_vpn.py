@@ -8,6 +8,7 @@ import pytest
 from bed import checks, controller, customer, host
 from bed import topology as topo
 from bed.parallel import together
+from lib.lab import wait_until
 
 PES = {site.pe_address for site in topo.SITES}
 
@@ -149,6 +150,9 @@ def test_withdrawn_route_is_gone_at_the_far_edge(version):
 
 
 def test_idle_pvm_costs_little():
-    for name, (cpu, _pss, rss) in checks.idle_cost([e.name for e in topo.CES], 5).items():
-        assert rss <= 256, name
-        assert cpu <= 2, name
+    def calm():
+        costs = checks.idle_cost([e.name for e in topo.CES], 5)
+        assert all(rss <= 256 for _cpu, _pss, rss in costs.values())
+        return all(cpu <= 2 for cpu, _pss, _rss in costs.values())
+
+    wait_until(calm, 60, "each PVM, left alone, takes at most 2 % of a core and 256 MiB")
