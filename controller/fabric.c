@@ -947,6 +947,12 @@ int fabric_apply(struct fabric *f, const struct fabric_rules *rules, int timeout
 	return error;
 }
 
+int fabric_change(struct fabric *f, const struct fabric_rules *rules, int timeout_ms,
+	struct fabric_result *result, struct why *why)
+{
+	return fabric_apply(f, rules, timeout_ms, result, why);
+}
+
 int fabric_counters(struct fabric *f, uint64_t cookie, int timeout_ms, uint64_t *packets,
 	uint64_t *bytes, struct why *why)
 {

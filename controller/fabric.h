@@ -91,6 +91,16 @@ int fabric_apply(struct fabric *fabric, const struct fabric_rules *rules, int ti
 	struct fabric_result *result, struct why *why);
 
 /*
+ * As fabric_apply(), for the moments of a PVM's move in which it stands still: sends what differs
+ * from the rules that the switch confirmed last, as one bundle, without reading the switch's table
+ * first. When that isn't known (a new connection, a port that came or went, an error before) it
+ * does what fabric_apply() does. A table that somebody else changed meanwhile is found and put
+ * right by the next audit, within 60 s.
+ */
+int fabric_change(struct fabric *fabric, const struct fabric_rules *rules, int timeout_ms,
+	struct fabric_result *result, struct why *why);
+
+/*
  * Frames and bytes that the rules of one owner matched so far (fabric_cookie()).
  * ETIMEDOUT, EHOSTUNREACH.
  */

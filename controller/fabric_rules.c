@@ -148,6 +148,66 @@ struct texts {
 	char cvm_inside[EP_PREFIX_STRLEN];
 };
 
+/* ---- a PVM that is being moved ------------------------------------------------------------- */
+
+/* Trunks of the copies that hear and say what. */
+struct copies {
+	const char *control_in, *control_out, *data_in;
+	const char *data_out[2];
+	size_t n_data_out;
+	const char *alive[2]; /* those that may run */
+	size_t n_alive;
+};
+
+static struct copies copies_of(const struct fabric_port *port)
+{
+	const char *const s = port->trunk, *const d = port->to_trunk;
+
+	switch (port->phase) {
+	case FABRIC_CONTROL_IN:
+		return (struct copies){d, s, s, {s}, 1, {s, d}, 2};
+	case FABRIC_CONTROL_MOVED:
+		return (struct copies){d, d, s, {s}, 1, {s, d}, 2};
+	case FABRIC_DATA_MOVED:
+		return (struct copies){d, d, d, {s, d}, 2, {s, d}, 2};
+	case FABRIC_AT_DESTINATION:
+		return (struct copies){d, d, d, {d}, 1, {d}, 1};
+	case FABRIC_AT_SOURCE:
+		break;
+	}
+	return (struct copies){s, s, s, {s}, 1, {s}, 1};
+}
+
+/*
+ * The PVM's control plane on the customer link, without ARP: one rule for each kind of frame, in
+ * the direction in which its address is the `end` ("src" or "dst"). `ip` and `ipv6` lead the
+ * matches of the two.
+ */
+static void add_control(struct builder *b, const struct fabric_port *port, struct head head,
+	const char *end, const char *ip, const char *ipv6)
+{
+	static const struct {
+		const char *protocol, *port;
+	} kinds[] = {
+		{"tcp", "tp_src=179"}, /* BGP, whoever of the two opened the session */
+		{"tcp", "tp_dst=179"}, {"udp", "tp_dst=3784"}, /* BFD: RFC 5881 4 */
+		{"udp", "tp_dst=3785"},                        /* its echo */
+		{"udp", "tp_dst=4784"},                        /* over several hops: RFC 5883 5 */
+	};
+	char address[EP_PREFIX_STRLEN];
+
+	for (size_t i = 0; i < port->n_addresses; i++) {
+		const bool v4 = port->addresses[i].family == AF_INET;
+
+		ep_addr_format(&port->addresses[i], address);
+		for (size_t k = 0; k < sizeof(kinds) / sizeof(kinds[0]); k++)
+			add(b, head, "%s,%s%s,%s,%s_%s=%s", v4 ? ip : ipv6, kinds[k].protocol,
+				v4 ? "" : "6", kinds[k].port, v4 ? "nw" : "ipv6", end, address);
+	}
+	for (int type = 133; type <= 137; type++) /* neighbour discovery: RFC 4861 4 */
+		add(b, head, "%s,icmp6,icmp_type=%d", ipv6, type);
+}
+
 /* ---- a customer port ---------------------------------------------------------------------- */
 
 /* What a customer must not say about the addresses of its own PVM. */
@@ -190,13 +250,15 @@ static void allow_customer_arp(struct builder *b, const struct fabric_port *port
 
 static void add_customer_to_pvm(struct builder *b, const struct fabric_port *port)
 {
-	const struct fabric_output to_pvm = output_to(port->trunk, port->cust_vlan);
+	const struct copies copies = copies_of(port);
+	const struct fabric_output to_control = output_to(copies.control_in, port->cust_vlan);
+	const struct fabric_output to_data = output_to(copies.data_in, port->cust_vlan);
 	struct head head = {
 		.cookie = fabric_cookie(FABRIC_OWNER_PORT, port->id),
 		.in_port = port->switch_port,
 		.priority = PRIORITY_ALLOW,
 	};
-	struct head ingress = head, deny = head, allow = head;
+	struct head ingress = head, deny = head, allow = head, control;
 	char vlan[MATCH_VLAN_LEN], mac[EP_MAC_STRLEN], ce_mac[EP_MAC_STRLEN];
 
 	match_customer_vlan(port, vlan);
@@ -215,33 +277,68 @@ static void add_customer_to_pvm(struct builder *b, const struct fabric_port *por
 
 	allow.table = TABLE_CUSTOMER_FRAME;
 	allow.untag = port->vlan != 0;
-	allow.outputs = &to_pvm;
+	allow.outputs = &to_data;
 	allow.n_outputs = 1;
-	allow_customer_arp(b, port, allow, vlan, mac);
+	control = allow;
+	control.outputs = &to_control;
+	allow_customer_arp(b, port, control, vlan, mac);
 	add(b, allow, "%s,ip,dl_dst=%s", vlan, mac);
 	add(b, allow, "%s,ip," TO_BROADCAST, vlan);
 	add(b, allow, "%s,ipv6,dl_dst=%s", vlan, mac);
 	add(b, allow, "%s,ipv6," TO_IPV6_MULTICAST, vlan);
+
+	if (copies.control_in != copies.data_in) {
+		char ip[128], ipv6[128];
+
+		control.priority = PRIORITY_ALLOW_MORE_EXACT;
+		snprintf(ip, sizeof(ip), "%s,dl_dst=%s", vlan, mac);
+		add_control(b, port, control, "dst", ip, ip);
+		snprintf(ip, sizeof(ip), "%s," TO_BROADCAST, vlan);
+		snprintf(ipv6, sizeof(ipv6), "%s," TO_IPV6_MULTICAST, vlan);
+		add_control(b, port, control, "dst", ip, ipv6);
+	}
 }
 
 static void add_pvm_to_customer(struct builder *b, const struct fabric_port *port)
 {
-	static const char *const types[] = {"arp", "ip", "ipv6"};
+	const struct copies copies = copies_of(port);
 	const struct fabric_output to_customer = output_to(port->switch_port, port->vlan);
-	char mac[EP_MAC_STRLEN];
-	struct head head = {
+	char mac[EP_MAC_STRLEN], from[64];
+	struct head allow = {
 		.cookie = fabric_cookie(FABRIC_OWNER_PORT, port->id),
 		.table = TABLE_INGRESS,
 		.priority = PRIORITY_ALLOW,
-		.in_port = port->trunk,
+		.in_port = copies.control_out,
 		.untag = true,
 		.outputs = &to_customer,
 		.n_outputs = 1,
 	};
+	bool says_data = false; /* the copy that says control */
 
-	ep_mac_format(&port->mac, mac);
-	for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++)
-		add(b, head, "dl_vlan=%u,dl_src=%s,%s", port->cust_vlan, mac, types[i]);
+	snprintf(from, sizeof(from), "dl_vlan=%u,dl_src=%s", port->cust_vlan,
+		ep_mac_format(&port->mac, mac));
+	add(b, allow, "%s,arp", from);
+	for (size_t i = 0; i < copies.n_data_out; i++) {
+		allow.in_port = copies.data_out[i];
+		add(b, allow, "%s,ip", from);
+		add(b, allow, "%s,ipv6", from);
+		if (copies.data_out[i] == copies.control_out) {
+			says_data = true;
+		} else {
+			const struct head deny = {
+				.cookie = allow.cookie,
+				.table = TABLE_INGRESS,
+				.priority = PRIORITY_DENY,
+				.in_port = copies.data_out[i],
+			};
+
+			add_control(b, port, deny, "src", from, from);
+		}
+	}
+	if (!says_data) {
+		allow.in_port = copies.control_out;
+		add_control(b, port, allow, "src", from, from);
+	}
 }
 
 /* ---- the core side of a PVM --------------------------------------------------------------- */
@@ -249,27 +346,30 @@ static void add_pvm_to_customer(struct builder *b, const struct fabric_port *por
 static void add_pvm_labels(struct builder *b, const struct fabric_site *site,
 	const struct texts *texts, const struct fabric_port *port)
 {
-	const struct fabric_output to_pvm = output_to(port->trunk, port->core_vlan);
+	const struct copies copies = copies_of(port);
+	const struct fabric_output to_pvm = output_to(copies.data_in, port->core_vlan);
 	const uint64_t cookie = fabric_cookie(FABRIC_OWNER_PORT, port->id);
 	char customer[FABRIC_EDIT_LEN], turn_round[FABRIC_EDIT_LEN];
 
 	snprintf(customer, sizeof(customer), "set_field:%u->metadata", port->customer);
-	add(b,
-		(struct head){.cookie = cookie,
-			.table = TABLE_INGRESS,
-			.priority = PRIORITY_ALLOW,
-			.in_port = port->trunk,
-			.untag = true,
-			.edit = customer,
-			.goto_table = TABLE_LABEL},
-		"dl_vlan=%u,dl_src=%s,mpls", port->core_vlan, texts->pe_mac);
-	/* Its own label would come back to it. */
-	add(b,
-		(struct head){.cookie = cookie,
-			.table = TABLE_INGRESS,
-			.priority = PRIORITY_DENY,
-			.in_port = port->trunk},
-		"dl_vlan=%u,mpls,mpls_label=%u,mpls_bos=1", port->core_vlan, port->label);
+	for (size_t i = 0; i < copies.n_data_out; i++) {
+		add(b,
+			(struct head){.cookie = cookie,
+				.table = TABLE_INGRESS,
+				.priority = PRIORITY_ALLOW,
+				.in_port = copies.data_out[i],
+				.untag = true,
+				.edit = customer,
+				.goto_table = TABLE_LABEL},
+			"dl_vlan=%u,dl_src=%s,mpls", port->core_vlan, texts->pe_mac);
+		/* Its own label would come back to it. */
+		add(b,
+			(struct head){.cookie = cookie,
+				.table = TABLE_INGRESS,
+				.priority = PRIORITY_DENY,
+				.in_port = copies.data_out[i]},
+			"dl_vlan=%u,mpls,mpls_label=%u,mpls_bos=1", port->core_vlan, port->label);
+	}
 
 	/*
 	 * From another port of this customer: it arrives as if the gateway had sent it. With its
@@ -304,13 +404,14 @@ static void add_pvm_inside(struct builder *b, const struct fabric_site *site,
 	const struct texts *texts, const struct fabric_port *port)
 {
 	const struct fabric_output to_cvm = output_to(site->cvm.trunk, site->cvm.inside_vlan);
-	const struct fabric_output to_pvm = output_to(port->trunk, port->core_vlan);
+	const struct copies copies = copies_of(port);
+	const struct fabric_output to_pvm = output_to(copies.control_in, port->core_vlan);
 	char own[EP_PREFIX_STRLEN];
 	struct head out = {
 		.cookie = fabric_cookie(FABRIC_OWNER_PORT, port->id),
 		.table = TABLE_INGRESS,
 		.priority = PRIORITY_ALLOW,
-		.in_port = port->trunk,
+		.in_port = copies.control_out,
 		.untag = true,
 		.outputs = &to_cvm,
 		.n_outputs = 1,
@@ -353,7 +454,7 @@ static void add_pvm_gateway_arp(struct builder *b, const struct fabric_site *sit
 		(struct head){.cookie = fabric_cookie(FABRIC_OWNER_PORT, port->id),
 			.table = TABLE_INGRESS,
 			.priority = PRIORITY_ALLOW,
-			.in_port = port->trunk,
+			.in_port = copies_of(port).control_out,
 			.untag = true,
 			.outputs = &to_core,
 			.n_outputs = 1},
@@ -417,7 +518,7 @@ static void add_cvm_core(
 static void add_gateway_answer(
 	struct builder *b, const struct fabric_site *site, const struct texts *texts)
 {
-	struct fabric_output *outputs = calloc(site->n_ports + 1, sizeof(*outputs));
+	struct fabric_output *outputs = calloc(2 * site->n_ports + 1, sizeof(*outputs));
 	size_t n = 0;
 
 	if (!outputs) {
@@ -426,8 +527,12 @@ static void add_gateway_answer(
 	}
 	if (site->cvm.present)
 		outputs[n++] = output_to(site->cvm.trunk, site->cvm.core_vlan);
-	for (size_t i = 0; i < site->n_ports; i++)
-		outputs[n++] = output_to(site->ports[i].trunk, site->ports[i].core_vlan);
+	for (size_t i = 0; i < site->n_ports; i++) {
+		const struct copies copies = copies_of(&site->ports[i]);
+
+		for (size_t c = 0; c < copies.n_alive; c++)
+			outputs[n++] = output_to(copies.alive[c], site->ports[i].core_vlan);
+	}
 	if (n)
 		add(b,
 			(struct head){.cookie = fabric_cookie(FABRIC_OWNER_SITE, site->id),
@@ -566,6 +671,24 @@ static int check_site_alone(const struct fabric_site *site, struct why *why)
 	return check_ipv4(&site->cvm.inside_address, "inside address of the CVM", why);
 }
 
+static int check_move(const struct fabric_port *port, struct why *why)
+{
+	if ((unsigned int)port->phase > FABRIC_AT_DESTINATION)
+		return why_set(why, EINVAL, "phase %d of a move is not in 0..%d", port->phase,
+			FABRIC_AT_DESTINATION);
+	if (!port->to_trunk[0])
+		return port->phase == FABRIC_AT_SOURCE
+			       ? 0
+			       : why_set(why, EINVAL,
+					 "the PVM at customer port %s is being moved to no trunk",
+					 port->switch_port);
+	if (strncmp(port->to_trunk, port->trunk, FABRIC_PORT_LEN) == 0)
+		return why_set(why, EINVAL,
+			"the PVM at customer port %s is being moved from trunk %s to itself",
+			port->switch_port, port->trunk);
+	return check_port_name(port->to_trunk, "trunk that a PVM is moved to", why);
+}
+
 static int check_port_alone(const struct fabric_port *port, struct why *why)
 {
 	int error;
@@ -575,6 +698,7 @@ static int check_port_alone(const struct fabric_port *port, struct why *why)
 		(error = check_vlan(port->cust_vlan, "VLAN of a PVM's cust NIC", why)) ||
 		(error = check_vlan(port->core_vlan, "VLAN of a PVM's core NIC", why)) ||
 		(error = check_mac(&port->mac, "MAC of a PVM", why)) ||
+		(error = check_move(port, why)) ||
 		(error = check_ipv4(&port->inside_address, "inside address of a PVM", why)))
 		return error;
 	if (port->has_ce_mac && (error = check_mac(&port->ce_mac, "CE MAC", why)))
@@ -639,7 +763,7 @@ static int check_claims(struct claims *claims, struct why *why)
 }
 
 #define CLAIMS_OF_SITE 8
-#define CLAIMS_OF_PORT 8
+#define CLAIMS_OF_PORT 11
 
 static int check_together(const struct fabric_site *site, struct why *why)
 {
@@ -675,6 +799,11 @@ static int check_together(const struct fabric_site *site, struct why *why)
 		claim(&claims, NULL, "MAC %s", ep_mac_format(&p->mac, text));
 		claim(&claims, NULL, "inside address %s", ep_addr_format(&p->inside_address, text));
 		claim(&claims, NULL, "VPN label %u", p->label);
+		if (p->to_trunk[0]) {
+			claim(&claims, trunk, "switch port %s", p->to_trunk);
+			claim(&claims, NULL, "VLAN %u on trunk %s", p->cust_vlan, p->to_trunk);
+			claim(&claims, NULL, "VLAN %u on trunk %s", p->core_vlan, p->to_trunk);
+		}
 	}
 	error = check_claims(&claims, why);
 	free(claims.claims);

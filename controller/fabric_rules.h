@@ -26,6 +26,21 @@ struct fabric_cvm {
 	struct ep_prefix inside_address; /* full length */
 };
 
+/*
+ * How far a PVM's move to another server is: which of its two copies, on `trunk` (the source) and
+ * on `to_trunk` (the destination), hears and says what. *Control* is what its control plane hears
+ * and says: ARP, neighbour discovery (ICMPv6 133 to 137), BGP and BFD with its addresses on the
+ * customer link, everything between it and the CVM, requests for the gateway. *Data* is all the
+ * rest. What a copy may not say is dropped. Each phase follows from the one before it.
+ */
+enum fabric_phase {
+	FABRIC_AT_SOURCE,      /* all at the source, as without a move */
+	FABRIC_CONTROL_IN,     /* control to the destination, and from the source */
+	FABRIC_CONTROL_MOVED,  /* control to and from the destination */
+	FABRIC_DATA_MOVED,     /* data to the destination, and from both, too */
+	FABRIC_AT_DESTINATION, /* all at the destination, as if it had always been there */
+};
+
 /* A customer port and its PVM, on the switch. */
 struct fabric_port {
 	uint32_t id;       /* of the port's object: goes into cookies */
@@ -41,6 +56,8 @@ struct fabric_port {
 	uint16_t cust_vlan, core_vlan;
 	struct ep_prefix inside_address; /* full length */
 	uint32_t label;                  /* VPN label */
+	enum fabric_phase phase;         /* FABRIC_AT_SOURCE if it isn't being moved */
+	char to_trunk[FABRIC_PORT_LEN];  /* same VLANs there; "": it isn't being moved */
 };
 
 struct fabric_site {
