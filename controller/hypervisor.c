@@ -638,13 +638,14 @@ static int destroy(struct hv *hv, virConnectPtr conn, const char *uuid, struct w
 	return error == ENOENT ? 0 : error;
 }
 
-static int create(
-	struct hv *hv, virConnectPtr conn, const char *name, const char *xml, struct why *why)
+static int create(struct hv *hv, virConnectPtr conn, const struct hv_vm_spec *spec, const char *xml,
+	struct why *why)
 {
-	virDomainPtr domain = virDomainCreateXML(conn, xml, 0);
+	virDomainPtr domain =
+		virDomainCreateXML(conn, xml, spec->incoming ? VIR_DOMAIN_START_PAUSED : 0);
 
 	if (!domain)
-		return failed(hv, conn, name, why);
+		return failed(hv, conn, spec->name, why);
 	virDomainFree(domain);
 	return 0;
 }
@@ -674,8 +675,12 @@ int hv_vm_start(struct hv *hv, const struct hv_vm_spec *spec, struct why *why)
 		if (!error)
 			error = ENOENT;
 	}
+	if (!error && spec->incoming && state == HV_VM_RUNNING)
+		error = why_set(why, EBUSY,
+			"server %s: VM %s runs there: it can't be given another one's state",
+			hv->name, spec->name);
 	if (error == ENOENT)
-		error = create(hv, conn, spec->name, xml, why);
+		error = create(hv, conn, spec, xml, why);
 	virConnectClose(conn);
 	free(xml);
 	return error;

@@ -65,6 +65,16 @@ struct hv_vm_spec {
 	const char *cmdline;         /* whole kernel command line */
 	const char *console_log;     /* path on the server, started anew; NULL: a pty */
 	bool viommu; /* the guest drives its NICs by vfio-pci (a PVM): virtual IOMMU, interrupts */
+	/*
+	 * What edgeplex-hostd wants to copy the VM: a second monitor socket at this path on the
+	 * server (its directory exists there), and memory in a shared file below libvirt's
+	 * memory_backing_dir, which is to be a tmpfs. NULL: neither.
+	 */
+	const char *qmp_path;
+	/* With qmp_path: path of libedgeplex-wp.so on the server, which has the kernel keep account
+	 * of written pages. NULL: hostd compares the memory. */
+	const char *preload;
+	bool incoming; /* a copy's destination: waits, paused, for another VM's state */
 	size_t n_nics;
 	struct hv_nic nics[HV_MAX_NICS]; /* the guest's PCI order is this order */
 };
@@ -136,9 +146,9 @@ int hv_server_info(struct hv *hv, struct hv_server_info *info, struct why *why);
 
 /*
  * Starts a VM and returns when its process runs (the guest may take seconds more to boot). A
- * running or paused VM with this name and UUID is success, and is left as it is. EEXIST: the name
- * or the UUID is taken by another VM. EINVAL: the spec is wrong. EIO: libvirt refused; `why` has
- * its words.
+ * running or paused VM with this name and UUID is success, and is left as it is, but a running one
+ * is no destination: EBUSY with spec->incoming. EEXIST: the name or the UUID is taken by another
+ * VM. EINVAL: the spec is wrong. EIO: libvirt refused; `why` has its words.
  */
 int hv_vm_start(struct hv *hv, const struct hv_vm_spec *spec, struct why *why);
 

@@ -7,6 +7,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/un.h>
 
 #include <libxml/parser.h>
 #include <libxml/tree.h>
@@ -20,6 +21,7 @@
 #define TB_CACHE_MIB "24"
 #define MAX_VLAN 4094
 #define MIN_MTU 576
+#define QEMU_URI "http://libvirt.org/schemas/domain/qemu/1.0"
 
 /* A document that is being built; `failed` when memory ran out, and then nothing more is added. */
 struct xml {
@@ -114,6 +116,33 @@ static bool is_text(const char *text)
 	return true;
 }
 
+/* An absolute path without any of `special`, which would end it where it is used. */
+static bool is_path(const char *text, size_t max, const char *special)
+{
+	return is_text(text) && text[0] == '/' && strlen(text) <= max && !strpbrk(text, special);
+}
+
+static int check_copying(const struct hv_vm_spec *spec, struct why *why)
+{
+	if (!spec->qmp_path && (spec->preload || spec->incoming))
+		return why_set(why, EINVAL,
+			"VM %s: it can be watched or receive a state only with a second monitor "
+			"socket",
+			spec->name);
+	if (spec->qmp_path &&
+		!is_path(spec->qmp_path, sizeof(((struct sockaddr_un *)0)->sun_path) - 1, ","))
+		return why_set(why, EINVAL,
+			"VM %s: a monitor socket's path is absolute, has no comma and at most %zu "
+			"bytes",
+			spec->name, sizeof(((struct sockaddr_un *)0)->sun_path) - 1);
+	if (spec->preload && !is_path(spec->preload, 4000, ": "))
+		return why_set(why, EINVAL,
+			"VM %s: a preloaded library's path is absolute and has neither colon nor "
+			"space",
+			spec->name);
+	return 0;
+}
+
 static int check_nic(const struct hv_vm_spec *spec, size_t i, struct why *why)
 {
 	const struct hv_nic *nic = &spec->nics[i];
@@ -165,7 +194,7 @@ static int check_spec(const struct hv_vm_spec *spec, struct why *why)
 		if (error)
 			return error;
 	}
-	return 0;
+	return check_copying(spec, why);
 }
 
 /* ---- the domain --------------------------------------------------------------------------- */
@@ -196,6 +225,11 @@ static void put_machine(
 	snprintf(memory, sizeof(memory), "%llu", (unsigned long long)spec->memory_kib);
 	node = element(xml, domain, "memory", memory);
 	attribute(xml, node, "unit", "KiB");
+	if (spec->qmp_path) {
+		node = element(xml, domain, "memoryBacking", NULL);
+		leaf(xml, node, "source", "type", "file");
+		leaf(xml, node, "access", "mode", "shared");
+	}
 	element(xml, domain, "vcpu", "1");
 
 	node = element(xml, domain, "os", NULL);
@@ -280,6 +314,46 @@ static void put_devices(struct xml *xml, xmlNodePtr domain, const struct hv_vm_s
 	leaf(xml, node, "target", "type", "virtio", "name", HV_CHANNEL);
 }
 
+/* <qemu:name key=value .../>; `ns` is that of qemu:. */
+#define qemu_leaf(xml, parent, ns, ...) \
+	in_namespace(xml, leaf_of(xml, parent, __VA_ARGS__, (const char *)NULL), ns)
+
+static void in_namespace(struct xml *xml, xmlNodePtr node, xmlNsPtr ns)
+{
+	if (!xml->failed)
+		xmlSetNs(node, ns);
+}
+
+/* What libvirt has no words for: QEMU's own arguments and environment. */
+static void put_copying(struct xml *xml, xmlNodePtr domain, const struct hv_vm_spec *spec)
+{
+	char *monitor = NULL;
+	xmlNodePtr node;
+	xmlNsPtr ns;
+
+	if (!spec->qmp_path || xml->failed)
+		return;
+	ns = xmlNewNs(domain, BAD_CAST QEMU_URI, BAD_CAST "qemu");
+	if (!ns || asprintf(&monitor, "unix:%s,server=on,wait=off", spec->qmp_path) < 0) {
+		xml->failed = true;
+		return;
+	}
+	node = element(xml, domain, "commandline", NULL);
+	in_namespace(xml, node, ns);
+	qemu_leaf(xml, node, ns, "arg", "value", "-qmp");
+	qemu_leaf(xml, node, ns, "arg", "value", monitor);
+	if (spec->incoming) {
+		qemu_leaf(xml, node, ns, "arg", "value", "-incoming");
+		qemu_leaf(xml, node, ns, "arg", "value", "defer");
+	}
+	if (spec->preload) {
+		qemu_leaf(xml, node, ns, "env", "name", "LD_PRELOAD", "value", spec->preload);
+		/* libvirt chooses the file. QEMU maps no other shared one that is written to. */
+		qemu_leaf(xml, node, ns, "env", "name", "EDGEPLEX_WP_RAM", "value", "/");
+	}
+	free(monitor);
+}
+
 char *hv_vm_xml(const struct hv_vm_spec *spec, enum hv_accel accel, struct why *why)
 {
 	struct xml xml = {.failed = false};
@@ -303,6 +377,7 @@ char *hv_vm_xml(const struct hv_vm_spec *spec, enum hv_accel accel, struct why *
 		put_metadata(&xml, domain, spec);
 		put_machine(&xml, domain, spec, accel);
 		put_devices(&xml, domain, spec);
+		put_copying(&xml, domain, spec);
 	}
 	if (!xml.failed && xmlNodeDump(buffer, doc, domain, 0, 1) > 0)
 		text = strdup((const char *)xmlBufferContent(buffer));

@@ -49,6 +49,8 @@ static void at(const char *xml, const char *path, char *buf, size_t size)
 	assert_non_null(doc);
 	context = xmlXPathNewContext(doc);
 	xmlXPathRegisterNs(context, BAD_CAST "ep", BAD_CAST HV_METADATA_URI);
+	xmlXPathRegisterNs(
+		context, BAD_CAST "qemu", BAD_CAST "http://libvirt.org/schemas/domain/qemu/1.0");
 	object = xmlXPathEvalExpression(BAD_CAST path, context);
 	assert_non_null(object);
 	buf[0] = '\0';
@@ -126,6 +128,42 @@ static void test_variants(void **state)
 	expect(xml, "/domain/devices/interface[1]/mtu/@size", "");
 	expect(xml, "/domain/devices/serial/@type", "file");
 	expect(xml, "/domain/devices/serial/source/@path", "/var/log/libvirt/green-a.log");
+	free(xml);
+}
+
+/* A VM that hostd can copy, and the one that it is copied to. */
+static void test_copying(void **state)
+{
+	struct hv_vm_spec spec = sample();
+	char *xml = hv_vm_xml(&spec, HV_ACCEL_TCG, NULL);
+
+	(void)state;
+	assert_non_null(xml);
+	expect(xml, "/domain/memoryBacking/source/@type", "");
+	expect(xml, "/domain/qemu:commandline/qemu:arg[1]/@value", "");
+	free(xml);
+
+	spec.qmp_path = "/run/edgeplex/qmp/a.sock";
+	xml = hv_vm_xml(&spec, HV_ACCEL_TCG, NULL);
+	assert_non_null(xml);
+	expect(xml, "/domain/memoryBacking/source/@type", "file");
+	expect(xml, "/domain/memoryBacking/access/@mode", "shared");
+	expect(xml, "/domain/qemu:commandline/qemu:arg[1]/@value", "-qmp");
+	expect(xml, "/domain/qemu:commandline/qemu:arg[2]/@value",
+		"unix:/run/edgeplex/qmp/a.sock,server=on,wait=off");
+	expect(xml, "/domain/qemu:commandline/qemu:arg[3]/@value", "");
+	expect(xml, "/domain/qemu:commandline/qemu:env/@name", "");
+	free(xml);
+
+	spec.preload = "/usr/lib/libedgeplex-wp.so";
+	spec.incoming = true;
+	xml = hv_vm_xml(&spec, HV_ACCEL_TCG, NULL);
+	assert_non_null(xml);
+	expect(xml, "/domain/qemu:commandline/qemu:arg[3]/@value", "-incoming");
+	expect(xml, "/domain/qemu:commandline/qemu:arg[4]/@value", "defer");
+	expect(xml, "/domain/qemu:commandline/qemu:env[@name='LD_PRELOAD']/@value",
+		"/usr/lib/libedgeplex-wp.so");
+	expect(xml, "/domain/qemu:commandline/qemu:env[@name='EDGEPLEX_WP_RAM']/@value", "/");
 	free(xml);
 }
 
@@ -211,6 +249,27 @@ static void test_bad_specs(void **state)
 	spec = sample();
 	snprintf(spec.nics[0].ifname, HV_IFNAME_LEN, "a/b");
 	refuse(&spec, "interface name");
+	spec = sample();
+	spec.incoming = true;
+	refuse(&spec, "second monitor socket");
+	spec = sample();
+	spec.preload = "/lib/a.so";
+	refuse(&spec, "second monitor socket");
+	spec.qmp_path = "/run/a,b";
+	refuse(&spec, "no comma");
+	spec.qmp_path = "a.sock";
+	refuse(&spec, "absolute");
+	spec.qmp_path =
+		"/run/0123456789012345678901234567890123456789012345678901234567890123456789"
+		"012345678901234567890123456789";
+	assert_int_equal(strlen(spec.qmp_path), 105);
+	spec.preload = "/lib/a.so:/lib/b.so";
+	refuse(&spec, "colon");
+	spec.qmp_path =
+		"/run/0123456789012345678901234567890123456789012345678901234567890123456789"
+		"012345678901234567890123456789012";
+	spec.preload = NULL;
+	refuse(&spec, "107 bytes");
 }
 
 static void test_interface_names(void **state)
@@ -268,6 +327,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_domain),
 		cmocka_unit_test(test_variants),
+		cmocka_unit_test(test_copying),
 		cmocka_unit_test(test_text_stays_text),
 		cmocka_unit_test(test_bad_specs),
 		cmocka_unit_test(test_interface_names),

@@ -235,6 +235,7 @@ clear_emulator_capabilities = 0
 cgroup_controllers = [ ]
 namespaces = [ ]
 stdio_handler = "file"
+memory_backing_dir = "/run/ram"
 """
 # Programs expect their directories at fixed places: this server's are mounted there, in a /run and a
 # /var that go with the process, so that nothing is left on the machine. The lab's own files stay.
@@ -247,7 +248,7 @@ mount -t tmpfs none /var
 mkdir -p /var/lab /var/lib/libvirt /var/cache/libvirt /var/log/libvirt
 mount --bind {lab} /var/lab
 mount -t tmpfs none /run
-mkdir -p {lab} /run/openvswitch /run/libvirt /run/lock
+mkdir -p {lab} /run/openvswitch /run/libvirt /run/lock /run/ram
 mount --bind /var/lab {lab}
 ln -s /run /var/run
 ln -s /run/lock /var/lock

@@ -287,6 +287,9 @@ static int do_hv_start(const cJSON *in, cJSON *out, struct why *why)
 		.cmdline = text(in, "cmdline"),
 		.console_log = text(in, "console_log"),
 		.viommu = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(in, "viommu")),
+		.qmp_path = text(in, "qmp_path"),
+		.preload = text(in, "preload"),
+		.incoming = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(in, "incoming")),
 	};
 	const cJSON *item;
 

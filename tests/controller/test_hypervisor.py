@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import sys
 
 import pytest
@@ -16,6 +17,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from drivers import TOP, Drivers, Server  # noqa: E402  pylint: disable=wrong-import-position
 
 IMAGE = f"{TOP}/build/image"
+PRELOAD = f"{TOP}/build/libedgeplex-wp.so"
 PVM = "7a1c7c7e-6d0f-4f0e-9a53-1f0a2b3c4d01"
 CVM = "7a1c7c7e-6d0f-4f0e-9a53-1f0a2b3c4d02"
 
@@ -240,6 +242,67 @@ def test_cvm_with_kernel_nics(bench):
     other("guest_close")
     other("hv_destroy", uuid=CVM)
     other.close()
+
+
+def _monitor(path, *commands):
+    """What QEMU's second monitor answers to the commands."""
+    answers = []
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(20)
+        connection.connect(path)
+        with connection.makefile("rw", encoding="utf-8") as stream:
+            stream.readline()
+            for command in ({"execute": "qmp_capabilities"}, *commands):
+                stream.write(json.dumps(command) + "\n")
+                stream.flush()
+                answer = json.loads(stream.readline())
+                while "event" in answer:
+                    answer = json.loads(stream.readline())
+                answers.append(answer["return"])
+    return answers[1:]
+
+
+def _copied_spec(bench):
+    spec = _spec(bench.server, "cvm-copied", CVM, "cvm")
+    return dict(spec, qmp_path=f"{bench.lab.dir}/copied.qmp", preload=PRELOAD)
+
+
+def test_what_copying_needs(bench):
+    """A second monitor, memory in a shared file, and a kernel that keeps account of it."""
+    spec = _copied_spec(bench)
+    bench.drivers("hv_start", **spec)
+    try:
+        path = {"execute": "qom-get", "arguments": {"path": "/objects/pc.ram", "property": "mem-path"}}
+        status, memory, file = _monitor(spec["qmp_path"], {"execute": "query-status"},
+                                        {"execute": "query-memdev"}, path)
+        assert status["status"] == "running"
+        assert [(part["id"], part["share"]) for part in memory] == [("pc.ram", True)]
+        assert file.startswith("/run/ram/")
+        pid = next(pid for pid, argv in bench.server.qemu_pids() if "cvm-copied" in " ".join(argv))
+        with open(f"/proc/{pid}/smaps", encoding="ascii", errors="replace") as smaps:
+            ram = re.search(rf"^\S+ rw-s .* {re.escape(file)}\n(?:.*\n)*?VmFlags: (.*)$",
+                            smaps.read(), re.M)
+        assert "uw" in ram[1].split(), "registered for write protection"
+    finally:
+        bench.drivers("hv_destroy", uuid=CVM)
+
+
+def test_a_destination_waits(bench):
+    spec = dict(_copied_spec(bench), incoming=True)
+    bench.drivers("hv_start", **spec)
+    try:
+        assert _monitor(spec["qmp_path"], {"execute": "query-status"})[0]["status"] == "inmigrate"
+        vms = {vm["name"]: vm["state"] for vm in bench.drivers("hv_list")["vms"]}
+        assert vms["cvm-copied"] == "paused"
+        bench.drivers("hv_start", **spec)
+    finally:
+        bench.drivers("hv_destroy", uuid=CVM)
+
+
+def test_a_running_vm_is_no_destination(bench, pvm):
+    spec = dict(pvm, qmp_path=f"{bench.lab.dir}/none.qmp", incoming=True)
+    error = bench.drivers.error("hv_start", **spec)
+    assert error.errno == errno.EBUSY and pvm["name"] in error.why
 
 
 def test_bad_specs_start_nothing(bench, pvm):
