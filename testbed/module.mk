@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
+include testbed/probe/module.mk
+
 .PHONY: demo demo-down
 demo: ## Install, build, start the testbed and show that customers' packets cross the VPN
 	deps/install-packages
