@@ -1,19 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 
-/*
- * Locks, in the order in which they may be taken:
- *   vm->life       a VM's life cycle and configuration: held while something is done to it
- *   site->switch_lock  one fabric_apply() at a time, and in the order of the facts
- *   fleet->lock    lists, reference counts, what was last seen; never held over a blocking call
- * The store's own mutex may be taken under any of them but fleet->lock.
- *
- * Callbacks of the hypervisor, guest and fabric modules take fleet->lock only.
- */
-
-#include "controller/fleet.h"
+#include "controller/fleet_internal.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,120 +10,19 @@
 #include <time.h>
 
 #include "common/log.h"
-#include "controller/fabric.h"
-#include "controller/guest.h"
-#include "controller/guest_config.h"
-#include "controller/health.h"
-#include "controller/hypervisor.h"
 
 #define KEEPER_INTERVAL_MS 2000
-#define SWITCH_CONNECT_MS 5000
-#define SERVER_CONNECT_MS 20000 /* a server's first connection probes its QEMU: up to 10 s */
-#define SWITCH_APPLY_MS 10000
-#define GUEST_BOOT_MS 120000 /* several VMs at once without KVM */
-#define GUEST_STATUS_MS 4000
-#define GUEST_CONFIGURE_MS 20000
-#define RETRY_MS 250
 #define START_RETRY_MS 5000
 #define AUDIT_INTERVAL_MS 10000
-#define NO_HASH 0
 
-struct fleet_site {
-	struct fleet_site *next;
-	struct fleet *fleet;
-	unsigned refs;
-	int64_t id;
-	char name[MODEL_NAME_SIZE];
-	struct fabric *fabric;
-	pthread_mutex_t switch_lock;
-	uint64_t applied;    /* hash of the rules in force; NO_HASH: not known. Under switch_lock */
-	bool switch_trouble; /* an event told so. Under switch_lock */
-	pthread_t keeper;
-	bool has_keeper, removed, kicked;
-	pthread_cond_t wake; /* with fleet->lock */
-};
-
-struct fleet_server {
-	struct fleet_server *next;
-	struct fleet *fleet;
-	unsigned refs;
-	int64_t id;
-	char name[MODEL_NAME_SIZE];
-	struct hv *hv;
-	/* VMs of ours that the store doesn't know. Under fleet->lock. */
-	struct hv_vm *orphans;
-	size_t n_orphans;
-};
-
-struct fleet_vm {
-	struct fleet_vm *next;
-	struct fleet *fleet;
-	unsigned refs;
-	pthread_t keeper; /* of its own: a guest that hangs holds up nobody else */
-	bool has_keeper, removed, kicked;
-	pthread_cond_t wake; /* with fleet->lock */
-	char object[48];
-	char uuid[MODEL_UUID_SIZE];
-	bool is_cvm;
-	struct fleet_server *server; /* a reference */
-	struct guest *guest;
-	pthread_mutex_t life;
-	int64_t start_after_ms; /* monotonic: don't try again to start it before. Under life */
-	bool trouble;           /* an event told that it can't be started or configured */
-
-	/* What was last seen; under fleet->lock. */
-	enum fleet_vm_state state;
-	bool serves;
-	char missing[512];
-	int64_t uptime_ms;
-	cJSON *daemon, *fwd;
-	struct hv_vm_stats stats;
-};
-
-struct pending_event {
-	struct pending_event *next;
-	char severity[8], object[48], text[512];
-};
-
-struct fleet {
-	struct store *store;
-	char image_dir[480], kernel[512], initrd[512], console_dir[256];
-	pthread_mutex_t lock;
-	pthread_cond_t stop_cond;
-	bool stopping;
-	struct fleet_site *sites;
-	struct fleet_server *servers;
-	struct fleet_vm *vms;
-
-	pthread_t auditor; /* looks for VMs that the store doesn't know */
-	bool has_auditor;
-	pthread_t scribe; /* writes events to the store */
-	bool has_scribe;
-	pthread_cond_t event_cond;
-	struct pending_event *events, **events_tail;
-	uint64_t events_stored; /* since the start, plus one */
-	pthread_cond_t stored_cond;
-};
-
-/* All that is to be known to start and configure a VM, as the store has it now. */
-struct target {
-	bool is_cvm;
-	struct port port; /* if !is_cvm */
-	struct cvm cvm;   /* the VM itself, or the CVM of the port's site */
-	struct site site;
-	const char *uuid;
-	int64_t server_id;
-	bool started;
-};
-
-static int64_t monotonic_ms(void)
+int64_t fleet_now_ms(void)
 {
 	struct timespec now;
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-static struct timespec deadline_in(unsigned ms)
+struct timespec fleet_deadline_in(unsigned ms)
 {
 	struct timespec at;
 	clock_gettime(CLOCK_MONOTONIC, &at);
@@ -147,7 +35,7 @@ static struct timespec deadline_in(unsigned ms)
 	return at;
 }
 
-static void cond_init(pthread_cond_t *cond)
+void fleet_cond_init(pthread_cond_t *cond)
 {
 	pthread_condattr_t attr;
 	pthread_condattr_init(&attr);
@@ -158,7 +46,7 @@ static void cond_init(pthread_cond_t *cond)
 
 bool fleet_pause(struct fleet *fleet, unsigned ms)
 {
-	struct timespec until = deadline_in(ms);
+	struct timespec until = fleet_deadline_in(ms);
 	int err = 0;
 	pthread_mutex_lock(&fleet->lock);
 	while (!fleet->stopping && err == 0)
@@ -168,7 +56,7 @@ bool fleet_pause(struct fleet *fleet, unsigned ms)
 	return go_on;
 }
 
-static bool is_stopping(struct fleet *fleet)
+bool fleet_is_stopping(struct fleet *fleet)
 {
 	pthread_mutex_lock(&fleet->lock);
 	bool stopping = fleet->stopping;
@@ -176,7 +64,7 @@ static bool is_stopping(struct fleet *fleet)
 	return stopping;
 }
 
-static int interrupted(struct problem *problem)
+int fleet_interrupted(struct problem *problem)
 {
 	return problem_set(problem, 503, "interrupted",
 		"edgeplexd is being stopped; it goes on when it is started again");
@@ -235,7 +123,7 @@ static void *scribe_main(void *arg)
 
 bool fleet_event_wait(struct fleet *fleet, uint64_t *seen, unsigned ms)
 {
-	struct timespec until = deadline_in(ms);
+	struct timespec until = fleet_deadline_in(ms);
 	int err = 0;
 	pthread_mutex_lock(&fleet->lock);
 	while (!fleet->stopping && fleet->events_stored == *seen && err == 0)
@@ -315,7 +203,7 @@ static struct fleet_site *site_new(
 	fs->id = site->id;
 	snprintf(fs->name, sizeof(fs->name), "%s", site->name);
 	pthread_mutex_init(&fs->switch_lock, NULL);
-	cond_init(&fs->wake);
+	fleet_cond_init(&fs->wake);
 	if (fabric_open(fs->name, site->switch_target, on_fabric_event, fs, &fs->fabric, &why) !=
 		0) {
 		problem_field(problem, "/switch", "write it like unix:/run/openvswitch/edge.mgmt",
@@ -336,7 +224,7 @@ static void site_free(struct fleet_site *site)
 	free(site);
 }
 
-static void site_unref(struct fleet *fleet, struct fleet_site *site)
+void fleet_site_unref(struct fleet *fleet, struct fleet_site *site)
 {
 	pthread_mutex_lock(&fleet->lock);
 	bool last = --site->refs == 0;
@@ -345,7 +233,7 @@ static void site_unref(struct fleet *fleet, struct fleet_site *site)
 		site_free(site);
 }
 
-static struct fleet_site *site_ref(struct fleet *fleet, int64_t id)
+struct fleet_site *fleet_site_ref(struct fleet *fleet, int64_t id)
 {
 	pthread_mutex_lock(&fleet->lock);
 	struct fleet_site *site = fleet->sites;
@@ -357,7 +245,7 @@ static struct fleet_site *site_ref(struct fleet *fleet, int64_t id)
 	return site;
 }
 
-static void switch_unreachable(struct problem *problem, const struct why *why)
+void fleet_switch_unreachable(struct problem *problem, const struct why *why)
 {
 	problem_set(problem, 503, "switch-unreachable", "%s", why->text);
 }
@@ -369,8 +257,8 @@ int fleet_site_open(struct fleet *fleet, const struct site *site, struct fleet_s
 	struct fleet_site *opened = site_new(fleet, site, problem);
 	if (opened == NULL)
 		return -1;
-	if (fabric_wait_connected(opened->fabric, SWITCH_CONNECT_MS, &why) != 0)
-		switch_unreachable(problem, &why);
+	if (fabric_wait_connected(opened->fabric, FLEET_SWITCH_CONNECT_MS, &why) != 0)
+		fleet_switch_unreachable(problem, &why);
 	else if (fabric_check_port(opened->fabric, site->core_port, &why) == ENOENT)
 		problem_field(problem, "/core/switch_port",
 			"name the switch's port that leads to the core", "%s", why.text);
@@ -421,25 +309,25 @@ static void site_retire(struct fleet *fleet, struct fleet_site *site)
 		return; /* somebody else has retired it */
 	if (site->has_keeper)
 		pthread_join(site->keeper, NULL);
-	site_unref(fleet, site);
+	fleet_site_unref(fleet, site);
 }
 
 void fleet_site_remove(struct fleet *fleet, int64_t site_id)
 {
-	struct fleet_site *site = site_ref(fleet, site_id);
+	struct fleet_site *site = fleet_site_ref(fleet, site_id);
 	if (site == NULL)
 		return;
 	site_retire(fleet, site);
-	site_unref(fleet, site);
+	fleet_site_unref(fleet, site);
 }
 
 bool fleet_site_connected(struct fleet *fleet, int64_t site_id)
 {
-	struct fleet_site *site = site_ref(fleet, site_id);
+	struct fleet_site *site = fleet_site_ref(fleet, site_id);
 	if (site == NULL)
 		return false;
 	bool connected = fabric_connected(site->fabric);
-	site_unref(fleet, site);
+	fleet_site_unref(fleet, site);
 	return connected;
 }
 
@@ -447,16 +335,16 @@ int fleet_site_check_port(struct fleet *fleet, const struct site *site, const ch
 	const char *field, struct problem *problem)
 {
 	struct why why = {""};
-	struct fleet_site *fs = site_ref(fleet, site->id);
+	struct fleet_site *fs = fleet_site_ref(fleet, site->id);
 	if (fs == NULL)
 		return problem_set(problem, 404, "not-found", "there is no site %s", site->name);
 	int err = fabric_check_port(fs->fabric, port, &why);
-	site_unref(fleet, fs);
+	fleet_site_unref(fleet, fs);
 	if (err == ENOENT)
 		return problem_field(
 			problem, field, "name a port that the edge switch has", "%s", why.text);
 	if (err != 0) {
-		switch_unreachable(problem, &why);
+		fleet_switch_unreachable(problem, &why);
 		return -1;
 	}
 	return 0;
@@ -510,7 +398,7 @@ static void server_free(struct fleet_server *server)
 	free(server);
 }
 
-static void server_unref(struct fleet *fleet, struct fleet_server *server)
+void fleet_server_unref(struct fleet *fleet, struct fleet_server *server)
 {
 	pthread_mutex_lock(&fleet->lock);
 	bool last = --server->refs == 0;
@@ -519,7 +407,7 @@ static void server_unref(struct fleet *fleet, struct fleet_server *server)
 		server_free(server);
 }
 
-static struct fleet_server *server_ref(struct fleet *fleet, int64_t id)
+struct fleet_server *fleet_server_ref(struct fleet *fleet, int64_t id)
 {
 	pthread_mutex_lock(&fleet->lock);
 	struct fleet_server *server = fleet->servers;
@@ -538,7 +426,7 @@ int fleet_server_open(struct fleet *fleet, const struct server *server, struct f
 	struct fleet_server *opened = server_new(fleet, server);
 	if (opened == NULL)
 		return problem_set(problem, 500, "internal", "no memory");
-	if (hv_wait_connected(opened->hv, SERVER_CONNECT_MS, &why) != 0) {
+	if (hv_wait_connected(opened->hv, FLEET_SERVER_CONNECT_MS, &why) != 0) {
 		server_free(opened);
 		return problem_set(problem, 503, "server-unreachable", "%s", why.text);
 	}
@@ -576,23 +464,23 @@ void fleet_server_remove(struct fleet *fleet, int64_t server_id)
 	}
 	pthread_mutex_unlock(&fleet->lock);
 	if (found != NULL)
-		server_unref(fleet, found);
+		fleet_server_unref(fleet, found);
 }
 
 bool fleet_server_connected(struct fleet *fleet, int64_t server_id)
 {
-	struct fleet_server *server = server_ref(fleet, server_id);
+	struct fleet_server *server = fleet_server_ref(fleet, server_id);
 	if (server == NULL)
 		return false;
 	bool connected = hv_alive(server->hv);
-	server_unref(fleet, server);
+	fleet_server_unref(fleet, server);
 	return connected;
 }
 
 void fleet_server_describe(struct fleet *fleet, int64_t server_id, cJSON *json)
 {
 	struct hv_server_info info;
-	struct fleet_server *server = server_ref(fleet, server_id);
+	struct fleet_server *server = fleet_server_ref(fleet, server_id);
 	bool connected = server != NULL && hv_alive(server->hv);
 	cJSON_AddStringToObject(json, "status", connected ? "connected" : "unreachable");
 	if (connected && hv_server_info(server->hv, &info, NULL) == 0) {
@@ -616,7 +504,7 @@ void fleet_server_describe(struct fleet *fleet, int64_t server_id, cJSON *json)
 		cJSON_AddItemToArray(orphans, item);
 	}
 	pthread_mutex_unlock(&fleet->lock);
-	server_unref(fleet, server);
+	fleet_server_unref(fleet, server);
 }
 
 /* ---- VMs that nobody knows ----------------------------------------------------------------- */
@@ -689,7 +577,7 @@ static bool is_cvm_object(const char *object)
 }
 
 /* ENOENT when the object, or something that it needs, isn't in the store. */
-static int target_load(struct fleet *fleet, const char *object, struct target *target)
+int fleet_target_load(struct fleet *fleet, const char *object, struct target *target)
 {
 	const char *name = strchr(object, '/');
 	memset(target, 0, sizeof(*target));
@@ -717,7 +605,7 @@ static int target_load(struct fleet *fleet, const char *object, struct target *t
 	return err;
 }
 
-static int gone(struct problem *problem, const char *object)
+int fleet_gone(struct problem *problem, const char *object)
 {
 	return problem_set(problem, 404, "not-found", "%s doesn't exist (any more)", object);
 }
@@ -730,7 +618,7 @@ static void vm_free(struct fleet *fleet, struct fleet_vm *vm)
 	if (vm->has_keeper)
 		pthread_join(vm->keeper, NULL);
 	guest_close(vm->guest);
-	server_unref(fleet, vm->server);
+	fleet_server_unref(fleet, vm->server);
 	pthread_cond_destroy(&vm->wake);
 	pthread_mutex_destroy(&vm->life);
 	cJSON_Delete(vm->daemon);
@@ -738,7 +626,7 @@ static void vm_free(struct fleet *fleet, struct fleet_vm *vm)
 	free(vm);
 }
 
-static void vm_unref(struct fleet *fleet, struct fleet_vm *vm)
+void fleet_vm_unref(struct fleet *fleet, struct fleet_vm *vm)
 {
 	pthread_mutex_lock(&fleet->lock);
 	bool last = --vm->refs == 0;
@@ -747,7 +635,7 @@ static void vm_unref(struct fleet *fleet, struct fleet_vm *vm)
 		vm_free(fleet, vm);
 }
 
-static struct fleet_vm *vm_find(struct fleet *fleet, const char *uuid)
+struct fleet_vm *fleet_vm_find(struct fleet *fleet, const char *uuid)
 {
 	for (struct fleet_vm *vm = fleet->vms; vm != NULL; vm = vm->next) {
 		if (strcmp(vm->uuid, uuid) == 0)
@@ -757,18 +645,18 @@ static struct fleet_vm *vm_find(struct fleet *fleet, const char *uuid)
 }
 
 /* A reference to the VM's entry, which is made if there is none. */
-static struct fleet_vm *vm_ref(struct fleet *fleet, const char *object, const struct target *target,
+struct fleet_vm *fleet_vm_ref(struct fleet *fleet, const char *object, const struct target *target,
 	struct problem *problem)
 {
 	pthread_mutex_lock(&fleet->lock);
-	struct fleet_vm *vm = vm_find(fleet, target->uuid);
+	struct fleet_vm *vm = fleet_vm_find(fleet, target->uuid);
 	if (vm != NULL)
 		vm->refs++;
 	pthread_mutex_unlock(&fleet->lock);
 	if (vm != NULL)
 		return vm;
 
-	struct fleet_server *server = server_ref(fleet, target->server_id);
+	struct fleet_server *server = fleet_server_ref(fleet, target->server_id);
 	if (server == NULL) {
 		problem_set(problem, 503, "server-unreachable",
 			"the server of %s isn't known: check the event list", object);
@@ -778,7 +666,7 @@ static struct fleet_vm *vm_ref(struct fleet *fleet, const char *object, const st
 	struct guest *guest = made ? guest_open(server->hv, target->uuid, NULL, NULL) : NULL;
 	if (guest == NULL) {
 		free(made);
-		server_unref(fleet, server);
+		fleet_server_unref(fleet, server);
 		problem_set(problem, 500, "internal", "no memory");
 		return NULL;
 	}
@@ -792,10 +680,10 @@ static struct fleet_vm *vm_ref(struct fleet *fleet, const char *object, const st
 	snprintf(made->object, sizeof(made->object), "%s", object);
 	snprintf(made->uuid, sizeof(made->uuid), "%s", target->uuid);
 	pthread_mutex_init(&made->life, NULL);
-	cond_init(&made->wake);
+	fleet_cond_init(&made->wake);
 
 	pthread_mutex_lock(&fleet->lock);
-	vm = vm_find(fleet, target->uuid);
+	vm = fleet_vm_find(fleet, target->uuid);
 	if (vm != NULL) {
 		vm->refs++; /* somebody was faster */
 	} else {
@@ -815,11 +703,11 @@ static struct fleet_vm *vm_ref(struct fleet *fleet, const char *object, const st
 }
 
 /* The same for a VM that should run; there is none for one that shouldn't. */
-static struct fleet_vm *started_vm_ref(struct fleet *fleet, const char *object,
+struct fleet_vm *fleet_started_vm_ref(struct fleet *fleet, const char *object,
 	const struct target *target, struct problem *problem)
 {
 	if (target->started)
-		return vm_ref(fleet, object, target, problem);
+		return fleet_vm_ref(fleet, object, target, problem);
 	problem_set(problem, 503, "guest-unreachable",
 		"the VM of %s isn't started: wait until its operation has ended", object);
 	return NULL;
@@ -841,13 +729,13 @@ static void vm_forget(struct fleet *fleet, struct fleet_vm *vm)
 	}
 	pthread_mutex_unlock(&fleet->lock);
 	if (listed)
-		vm_unref(fleet, vm);
+		fleet_vm_unref(fleet, vm);
 }
 
 static bool row_is_gone(struct fleet *fleet, const struct fleet_vm *vm)
 {
 	struct target target;
-	int err = target_load(fleet, vm->object, &target);
+	int err = fleet_target_load(fleet, vm->object, &target);
 	return err == ENOENT || (err == 0 && strcmp(target.uuid, vm->uuid) != 0);
 }
 
@@ -868,7 +756,7 @@ static void sweep_vms(struct fleet *fleet)
 	for (size_t i = 0; i < n; i++) {
 		if (row_is_gone(fleet, all[i]))
 			vm_forget(fleet, all[i]);
-		vm_unref(fleet, all[i]);
+		fleet_vm_unref(fleet, all[i]);
 	}
 	free(all);
 }
@@ -882,40 +770,16 @@ static void *auditor_main(void *arg)
 		sweep_vms(fleet);
 		if (store_server_list(fleet->store, &servers, &n) != 0)
 			continue;
-		for (size_t i = 0; i < n && !is_stopping(fleet); i++) {
-			struct fleet_server *server = server_ref(fleet, servers[i].id);
+		for (size_t i = 0; i < n && !fleet_is_stopping(fleet); i++) {
+			struct fleet_server *server = fleet_server_ref(fleet, servers[i].id);
 			if (server == NULL)
 				continue;
 			audit(fleet, server);
-			server_unref(fleet, server);
+			fleet_server_unref(fleet, server);
 		}
 		free(servers);
 	} while (fleet_pause(fleet, AUDIT_INTERVAL_MS));
 	return NULL;
-}
-
-/* Takes `daemon` and `fwd`. */
-static void vm_seen(struct fleet *fleet, struct fleet_vm *vm, enum fleet_vm_state state,
-	cJSON *daemon, cJSON *fwd, const char *missing)
-{
-	pthread_mutex_lock(&fleet->lock);
-	cJSON *old_daemon = vm->daemon, *old_fwd = vm->fwd;
-	bool served = vm->serves;
-	vm->state = state;
-	vm->daemon = daemon;
-	vm->fwd = fwd;
-	vm->serves = missing == NULL;
-	snprintf(vm->missing, sizeof(vm->missing), "%s", missing ? missing : "");
-	const cJSON *uptime = cJSON_GetObjectItemCaseSensitive(daemon, "uptime_ms");
-	vm->uptime_ms = cJSON_IsNumber(uptime) ? (int64_t)uptime->valuedouble : -1;
-	bool serves = vm->serves;
-	pthread_mutex_unlock(&fleet->lock);
-	cJSON_Delete(old_daemon);
-	cJSON_Delete(old_fwd);
-	if (served && !serves)
-		fleet_event(fleet, "warning", vm->object, "service is impaired: %s", missing);
-	else if (!served && serves)
-		fleet_event(fleet, "info", vm->object, "gives service");
 }
 
 static void add_nic(
@@ -1012,10 +876,10 @@ static int start_locked(
 /* After a start of edgeplexd the connection may not be there yet. Errno. */
 static int wait_server(struct fleet *fleet, struct fleet_vm *vm, struct why *why)
 {
-	int64_t until = monotonic_ms() + SERVER_CONNECT_MS;
+	int64_t until = fleet_now_ms() + FLEET_SERVER_CONNECT_MS;
 	int err;
-	while ((err = hv_wait_connected(vm->server->hv, RETRY_MS, why)) == ETIMEDOUT &&
-		monotonic_ms() < until && !is_stopping(fleet))
+	while ((err = hv_wait_connected(vm->server->hv, FLEET_RETRY_MS, why)) == ETIMEDOUT &&
+		fleet_now_ms() < until && !fleet_is_stopping(fleet))
 		;
 	return err;
 }
@@ -1023,10 +887,10 @@ static int wait_server(struct fleet *fleet, struct fleet_vm *vm, struct why *why
 /* Waits until the guest has booted. Errno. */
 static int wait_guest(struct fleet *fleet, struct fleet_vm *vm, struct why *why)
 {
-	int64_t until = monotonic_ms() + GUEST_BOOT_MS;
+	int64_t until = fleet_now_ms() + FLEET_GUEST_BOOT_MS;
 	int err;
 	while ((err = guest_wait_ready(vm->guest, 1000, why)) == ETIMEDOUT &&
-		monotonic_ms() < until && !is_stopping(fleet))
+		fleet_now_ms() < until && !fleet_is_stopping(fleet))
 		;
 	return err;
 }
@@ -1035,9 +899,9 @@ int fleet_vm_start(struct fleet *fleet, const char *object, struct problem *prob
 {
 	struct target target;
 	struct why why = {""};
-	if (target_load(fleet, object, &target) != 0)
-		return gone(problem, object);
-	struct fleet_vm *vm = vm_ref(fleet, object, &target, problem);
+	if (fleet_target_load(fleet, object, &target) != 0)
+		return fleet_gone(problem, object);
+	struct fleet_vm *vm = fleet_vm_ref(fleet, object, &target, problem);
 	if (vm == NULL)
 		return -1;
 	pthread_mutex_lock(&vm->life);
@@ -1057,8 +921,8 @@ int fleet_vm_start(struct fleet *fleet, const char *object, struct problem *prob
 			"the VM of %s runs on server %s but its guest didn't answer within %d s: "
 			"%s; "
 			"check that the server isn't overloaded and the image is right",
-			object, vm->server->name, GUEST_BOOT_MS / 1000, why.text);
-	vm_unref(fleet, vm);
+			object, vm->server->name, FLEET_GUEST_BOOT_MS / 1000, why.text);
+	fleet_vm_unref(fleet, vm);
 	return problem->status != 0 ? -1 : 0;
 }
 
@@ -1066,9 +930,9 @@ int fleet_vm_stop(struct fleet *fleet, const char *object, struct problem *probl
 {
 	struct target target;
 	struct why why = {""};
-	if (target_load(fleet, object, &target) != 0)
-		return gone(problem, object);
-	struct fleet_vm *vm = vm_ref(fleet, object, &target, problem);
+	if (fleet_target_load(fleet, object, &target) != 0)
+		return fleet_gone(problem, object);
+	struct fleet_vm *vm = fleet_vm_ref(fleet, object, &target, problem);
 	if (vm == NULL)
 		return -1;
 	pthread_mutex_lock(&vm->life);
@@ -1083,435 +947,11 @@ int fleet_vm_stop(struct fleet *fleet, const char *object, struct problem *probl
 			vm->server->name, object, why.text);
 	else
 		vm_forget(fleet, vm);
-	vm_unref(fleet, vm);
-	return err != 0 ? -1 : 0;
-}
-
-/* ---- guests ------------------------------------------------------------------------------- */
-
-static const char *method_of(const struct fleet_vm *vm, const char *verb, char buf[32])
-{
-	snprintf(buf, 32, "%s.%s", vm->is_cvm ? "cvm" : "pvm", verb);
-	return buf;
-}
-
-static cJSON *desired_config(struct fleet *fleet, const struct target *target)
-{
-	cJSON *config = NULL;
-	size_t n = 0;
-	if (target->is_cvm) {
-		struct port *ports = NULL;
-		if (store_port_list(fleet->store, &ports, &n) == 0)
-			config = guest_config_cvm(&target->cvm, &target->site, ports, n);
-		free(ports);
-		return config;
-	}
-	struct site *sites = NULL;
-	if (store_site_list(fleet->store, &sites, &n) == 0)
-		config = guest_config_pvm(&target->port, &target->site, &target->cvm, sites, n);
-	free(sites);
-	return config;
-}
-
-/* Has the guest, by its own word, the configuration `id`? */
-static bool has_config(const cJSON *status, const char *id)
-{
-	const cJSON *present = cJSON_GetObjectItemCaseSensitive(status, "config_id");
-	return cJSON_IsString(present) && strcmp(present->valuestring, id) == 0;
-}
-
-/* One attempt. Returns 0, or -1 with `err`. vm->life is held. */
-static int configure_locked(struct fleet *fleet, struct fleet_vm *vm, const struct target *target,
-	const cJSON *status, struct jsonrpc_error *err)
-{
-	char method[32], id[GUEST_CONFIG_ID_SIZE];
-	cJSON *config = desired_config(fleet, target);
-	if (config == NULL)
-		return jsonrpc_fail(err, JSONRPC_INTERNAL_ERROR, "", "no memory, or no database");
-	guest_config_id(config, id);
-	int rc = 0;
-	if (!has_config(status, id)) {
-		rc = guest_call(vm->guest, method_of(vm, "configure", method), config,
-			GUEST_CONFIGURE_MS, NULL, err);
-		if (rc == 0)
-			log_info("configured object=%s config_id=%s", vm->object, id);
-	}
-	cJSON_Delete(config);
-	return rc;
-}
-
-/* What an error answer of a guest means to whoever asked. */
-static int guest_problem(
-	const struct fleet_vm *vm, const struct jsonrpc_error *err, struct problem *problem)
-{
-	if (err->code == JSONRPC_UNAVAILABLE)
-		return problem_set(problem, 503, "guest-unreachable",
-			"the VM of %s doesn't answer: %s; it is started again by itself if it is "
-			"gone",
-			vm->object, err->message);
-	if (err->code == JSONRPC_NOT_FOUND)
-		return problem_set(problem, 404, "not-found", "%s: %s", vm->object, err->message);
-	if (err->code == JSONRPC_INVALID_PARAMS)
-		return problem_field(problem, err->field, "see the detail", "%s", err->message);
-	return problem_set(problem, 500, "internal", "the VM of %s answered: %s (%d)", vm->object,
-		err->message, err->code);
-}
-
-int fleet_vm_configure(struct fleet *fleet, const char *object, struct problem *problem)
-{
-	struct target target;
-	char method[32];
-	int64_t until = monotonic_ms() + GUEST_BOOT_MS;
-	if (target_load(fleet, object, &target) != 0)
-		return gone(problem, object);
-	while (!target.started && monotonic_ms() < until) {
-		if (!fleet_pause(fleet, RETRY_MS))
-			return interrupted(problem);
-		if (target_load(fleet, object, &target) != 0)
-			return gone(problem, object);
-	}
-	struct fleet_vm *vm = started_vm_ref(fleet, object, &target, problem);
-	if (vm == NULL)
-		return -1;
-	pthread_mutex_lock(&vm->life);
-	/* Others may have changed what this guest should have while we waited for our turn. */
-	if (target_load(fleet, object, &target) != 0)
-		gone(problem, object);
-	while (problem->status == 0) {
-		struct jsonrpc_error err = {0};
-		cJSON *status = NULL;
-		int rc = guest_call(vm->guest, method_of(vm, "status", method), NULL,
-			GUEST_STATUS_MS, &status, &err);
-		if (rc == 0)
-			rc = configure_locked(fleet, vm, &target, status, &err);
-		cJSON_Delete(status);
-		if (rc == 0)
-			break;
-		if (err.code != JSONRPC_UNAVAILABLE)
-			problem_set(problem, 500, "configuration-refused",
-				"the VM of %s refused its configuration: %s%s%s", object,
-				err.message, err.field[0] ? " at " : "", err.field);
-		else if (monotonic_ms() >= until)
-			guest_problem(vm, &err, problem);
-		else if (!fleet_pause(fleet, RETRY_MS))
-			interrupted(problem);
-	}
-	pthread_mutex_unlock(&vm->life);
-	vm_unref(fleet, vm);
-	return problem->status != 0 ? -1 : 0;
-}
-
-bool fleet_cvm_answers(struct fleet *fleet, const char *site)
-{
-	char object[48];
-	bool answers = false;
-	snprintf(object, sizeof(object), "cvm/%.30s", site);
-	pthread_mutex_lock(&fleet->lock);
-	for (struct fleet_vm *vm = fleet->vms; vm != NULL; vm = vm->next) {
-		if (strcmp(vm->object, object) == 0)
-			answers |= vm->state == FLEET_VM_RUNNING && guest_connected(vm->guest);
-	}
-	pthread_mutex_unlock(&fleet->lock);
-	return answers;
-}
-
-/* Asks for everything that tells how the VM does, and remembers it. Returns pvm.status or NULL. */
-static bool look(struct fleet *fleet, struct fleet_vm *vm, char *missing, size_t size)
-{
-	char method[32];
-	struct jsonrpc_error err = {0};
-	struct hv_vm_stats stats = {0};
-	cJSON *daemon = NULL, *fwd = NULL;
-	int rc = guest_call(
-		vm->guest, method_of(vm, "status", method), NULL, GUEST_STATUS_MS, &daemon, &err);
-	if (rc == 0 && !vm->is_cvm)
-		guest_call(vm->guest, "fwd.status", NULL, GUEST_STATUS_MS, &fwd, &err);
-	bool serves = vm->is_cvm ? health_cvm(daemon, missing, size)
-				 : health_pvm(daemon, fwd, missing, size);
-	if (hv_vm_stats(vm->server->hv, vm->uuid, &stats, NULL) == 0) {
-		pthread_mutex_lock(&fleet->lock);
-		vm->stats = stats;
-		pthread_mutex_unlock(&fleet->lock);
-	}
-	vm_seen(fleet, vm, rc == 0 ? FLEET_VM_RUNNING : FLEET_VM_STARTING, daemon, fwd,
-		serves ? NULL : missing);
-	return serves;
-}
-
-bool fleet_vm_serves(struct fleet *fleet, const char *object, char *missing, size_t size)
-{
-	struct target target;
-	struct problem problem = {0};
-	if (target_load(fleet, object, &target) != 0) {
-		snprintf(missing, size, "%s doesn't exist any more", object);
-		return false;
-	}
-	struct fleet_vm *vm = started_vm_ref(fleet, object, &target, &problem);
-	if (vm == NULL) {
-		snprintf(missing, size, "%s", problem.detail);
-		return false;
-	}
-	bool serves = look(fleet, vm, missing, size);
-	vm_unref(fleet, vm);
-	return serves;
-}
-
-int fleet_vm_call(struct fleet *fleet, const char *object, const char *method, const cJSON *params,
-	int timeout_ms, cJSON **result, struct problem *problem)
-{
-	struct target target;
-	struct jsonrpc_error err = {0};
-	if (target_load(fleet, object, &target) != 0)
-		return gone(problem, object);
-	struct fleet_vm *vm = started_vm_ref(fleet, object, &target, problem);
-	if (vm == NULL)
-		return -1;
-	int rc = guest_call(vm->guest, method, params, timeout_ms, result, &err);
-	if (rc != 0)
-		guest_problem(vm, &err, problem);
-	vm_unref(fleet, vm);
-	return rc;
-}
-
-const char *fleet_vm_state_name(enum fleet_vm_state state)
-{
-	static const char *const names[] = {"absent", "starting", "running", "unknown"};
-	return names[state];
-}
-
-void fleet_vm_view(struct fleet *fleet, const char *uuid, struct fleet_vm_view *view)
-{
-	*view = (struct fleet_vm_view){.state = FLEET_VM_ABSENT, .uptime_ms = -1};
-	snprintf(view->missing, sizeof(view->missing), "its VM doesn't run");
-	pthread_mutex_lock(&fleet->lock);
-	const struct fleet_vm *vm = vm_find(fleet, uuid);
-	if (vm != NULL) {
-		view->state = vm->state;
-		view->serves = vm->serves;
-		view->uptime_ms = vm->uptime_ms;
-		snprintf(view->missing, sizeof(view->missing), "%s", vm->missing);
-		view->daemon = cJSON_Duplicate(vm->daemon, true);
-		view->fwd = cJSON_Duplicate(vm->fwd, true);
-		view->cpu_ms = vm->stats.cpu_ms;
-		view->rss_kib = vm->stats.rss_kib;
-		view->memory_kib = vm->stats.memory_kib;
-	}
-	pthread_mutex_unlock(&fleet->lock);
-}
-
-void fleet_vm_view_free(struct fleet_vm_view *view)
-{
-	cJSON_Delete(view->daemon);
-	cJSON_Delete(view->fwd);
-	view->daemon = view->fwd = NULL;
-}
-
-/* ---- the switch --------------------------------------------------------------------------- */
-
-struct site_facts {
-	struct fabric_site site;
-	struct fabric_port *fabric_ports;
-	struct port *ports; /* own the addresses that fabric_ports refer to */
-	struct server *servers;
-	size_t n_ports, n_servers;
-};
-
-static void facts_free(struct site_facts *facts)
-{
-	free(facts->fabric_ports);
-	free(facts->ports);
-	free(facts->servers);
-}
-
-static const char *trunk_of(const struct site_facts *facts, int64_t server_id)
-{
-	for (size_t i = 0; i < facts->n_servers; i++) {
-		if (facts->servers[i].id == server_id)
-			return facts->servers[i].trunk;
-	}
-	return NULL;
-}
-
-static void add_fabric_port(struct site_facts *facts, const struct port *port)
-{
-	const char *trunk = trunk_of(facts, port->server_id);
-	if (trunk == NULL)
-		return;
-	struct fabric_port *fp = &facts->fabric_ports[facts->site.n_ports++];
-	*fp = (struct fabric_port){
-		.id = (uint32_t)port->id,
-		.customer = (uint32_t)port->customer_id,
-		.vlan = (uint16_t)port->vlan,
-		.has_ce_mac = port->has_ce_mac,
-		.ce_mac = port->ce_mac,
-		.addresses = port->addresses,
-		.n_addresses = port->n_addresses,
-		.mac = model_port_mac(port->id),
-		.cust_vlan = (uint16_t)port->vlan_cust,
-		.core_vlan = (uint16_t)port->vlan_core,
-		.inside_address = port->inside,
-		.label = port->label,
-	};
-	snprintf(fp->switch_port, sizeof(fp->switch_port), "%s", port->switch_port);
-	snprintf(fp->trunk, sizeof(fp->trunk), "%s", trunk);
-}
-
-/* Errno. The facts are to be freed in any case. */
-static int facts_load(struct fleet *fleet, const char *name, struct site_facts *facts)
-{
-	struct site site;
-	struct cvm cvm;
-	memset(facts, 0, sizeof(*facts));
-	int err = store_begin(fleet->store); /* all facts of one moment */
-	if (err != 0)
-		return err;
-	err = store_site_get(fleet->store, name, &site);
-	if (err == 0)
-		err = store_port_list(fleet->store, &facts->ports, &facts->n_ports);
-	if (err == 0)
-		err = store_server_list(fleet->store, &facts->servers, &facts->n_servers);
-	int no_cvm = err == 0 ? store_cvm_get(fleet->store, name, &cvm) : ENOENT;
-	store_rollback(fleet->store);
-	if (err != 0)
-		return err;
-	facts->fabric_ports = calloc(facts->n_ports + 1, sizeof(*facts->fabric_ports));
-	if (facts->fabric_ports == NULL)
-		return ENOMEM;
-
-	facts->site = (struct fabric_site){
-		.id = (uint32_t)site.id,
-		.pe_mac = model_pe_mac(site.id),
-		.pe_address = site.pe_address,
-		.core_address = site.core_address,
-		.gateway = site.core_gateway,
-		.transport_label = site.transport_label,
-		.ports = facts->fabric_ports,
-	};
-	snprintf(facts->site.core_port, sizeof(facts->site.core_port), "%s", site.core_port);
-	const char *trunk = no_cvm == 0 && cvm.in_fabric ? trunk_of(facts, cvm.server_id) : NULL;
-	if (trunk != NULL) {
-		facts->site.cvm = (struct fabric_cvm){
-			.present = true,
-			.core_vlan = (uint16_t)cvm.vlan_core,
-			.inside_vlan = (uint16_t)cvm.vlan_inside,
-			.inside_mac = model_inside_mac(site.id),
-			.inside_address = cvm.inside,
-		};
-		snprintf(facts->site.cvm.trunk, sizeof(facts->site.cvm.trunk), "%s", trunk);
-	}
-	for (size_t i = 0; i < facts->n_ports; i++) {
-		if (facts->ports[i].site_id == site.id && facts->ports[i].in_fabric)
-			add_fabric_port(facts, &facts->ports[i]);
-	}
-	return 0;
-}
-
-static uint64_t hash_bytes(uint64_t hash, const void *data, size_t n)
-{
-	const unsigned char *byte = data;
-	for (size_t i = 0; i < n; i++)
-		hash = (hash ^ byte[i]) * UINT64_C(0x100000001b3);
-	return hash;
-}
-
-static uint64_t hash_rules(const struct fabric_rules *rules)
-{
-	uint64_t hash = UINT64_C(0xcbf29ce484222325);
-	for (size_t i = 0; i < rules->n; i++) {
-		const struct fabric_rule *rule = &rules->rules[i];
-		hash = hash_bytes(hash, &rule->cookie, sizeof(rule->cookie));
-		hash = hash_bytes(hash, &rule->table, sizeof(rule->table));
-		hash = hash_bytes(hash, &rule->priority, sizeof(rule->priority));
-		hash = hash_bytes(hash, rule->in_port, strlen(rule->in_port) + 1);
-		hash = hash_bytes(hash, rule->match, strlen(rule->match) + 1);
-		hash = hash_bytes(hash, &rule->untag, sizeof(rule->untag));
-		hash = hash_bytes(hash, rule->edit, strlen(rule->edit) + 1);
-		hash = hash_bytes(hash, &rule->goto_table, sizeof(rule->goto_table));
-		for (size_t j = 0; j < rule->n_outputs; j++) {
-			const struct fabric_output *out = &rule->outputs[j];
-			hash = hash_bytes(hash, out->port, strlen(out->port) + 1);
-			hash = hash_bytes(hash, &out->vlan, sizeof(out->vlan));
-		}
-	}
-	return hash == NO_HASH ? 1 : hash;
-}
-
-/* `always`: apply also what was applied before. Errno; site->switch_lock is held. */
-static int sync_switch_locked(struct fleet *fleet, struct fleet_site *site, bool always,
-	struct fabric_result *result, struct why *why)
-{
-	struct site_facts facts;
-	struct fabric_rules *rules = NULL;
-	int err = facts_load(fleet, site->name, &facts);
-	if (err != 0)
-		why_set(why, err, "the site's desired state can't be read");
-	else
-		err = fabric_rules_compute(&facts.site, &rules, why);
-	facts_free(&facts);
-	if (err != 0)
-		return err;
-	uint64_t hash = hash_rules(rules);
-	if (always || hash != site->applied) {
-		err = fabric_apply(site->fabric, rules, SWITCH_APPLY_MS, result, why);
-		site->applied = err == 0 ? hash : NO_HASH;
-	}
-	fabric_rules_free(rules);
-	return err;
-}
-
-int fleet_sync_switch(
-	struct fleet *fleet, const char *name, char *detail, size_t size, struct problem *problem)
-{
-	struct site site;
-	struct why why = {""};
-	struct fabric_result result = {0};
-	if (store_site_get(fleet->store, name, &site) != 0)
-		return problem_set(problem, 404, "not-found", "there is no site %s", name);
-	struct fleet_site *fs = site_ref(fleet, site.id);
-	if (fs == NULL)
-		return problem_set(problem, 404, "not-found", "there is no site %s", name);
-	pthread_mutex_lock(&fs->switch_lock);
-	int err = fabric_wait_connected(fs->fabric, SWITCH_CONNECT_MS, &why);
-	if (err == 0)
-		err = sync_switch_locked(fleet, fs, true, &result, &why);
-	pthread_mutex_unlock(&fs->switch_lock);
-	site_unref(fleet, fs);
-
-	/* A port that somebody else's rules need isn't there: no reason to fail. An event told. */
-	if (err == ENODEV)
-		err = 0;
-	if (err == ETIMEDOUT || err == EHOSTUNREACH)
-		switch_unreachable(problem, &why);
-	else if (err != 0)
-		problem_set(problem, 500, "switch-refused",
-			"the edge switch of site %s can't be programmed: %s", name, why.text);
-	int n = snprintf(detail, size, "%zu rules added, %zu changed, %zu removed, %zu untouched",
-		result.added, result.modified, result.deleted, result.unchanged);
-	if (result.left_out > 0 && n > 0 && (size_t)n < size)
-		snprintf(detail + n, size - (size_t)n,
-			", %zu left out until the switch has their port", result.left_out);
+	fleet_vm_unref(fleet, vm);
 	return err != 0 ? -1 : 0;
 }
 
 /* ---- keepers ------------------------------------------------------------------------------ */
-
-static void keep_switch(struct fleet *fleet, struct fleet_site *site)
-{
-	struct why why = {""};
-	struct fabric_result result;
-	char object[48];
-	if (!fabric_connected(site->fabric))
-		return;
-	pthread_mutex_lock(&site->switch_lock);
-	int err = sync_switch_locked(fleet, site, false, &result, &why);
-	bool tell = err != 0 && err != ENOENT && !site->switch_trouble;
-	site->switch_trouble = err != 0;
-	pthread_mutex_unlock(&site->switch_lock);
-	snprintf(object, sizeof(object), "site/%s", site->name);
-	if (tell)
-		fleet_event(fleet, "error", object, "the edge switch can't be programmed: %s",
-			why.text);
-}
 
 static void tell_trouble(
 	struct fleet *fleet, struct fleet_vm *vm, const char *what, const char *why)
@@ -1527,28 +967,29 @@ static bool keep_running(struct fleet *fleet, struct fleet_vm *vm, const struct 
 	struct hv_vm seen;
 	struct why why = {""};
 	if (!hv_alive(vm->server->hv)) {
-		vm_seen(fleet, vm, FLEET_VM_UNKNOWN, NULL, NULL, "its server is not connected");
+		fleet_vm_seen(
+			fleet, vm, FLEET_VM_UNKNOWN, NULL, NULL, "its server is not connected");
 		return false;
 	}
 	int err = hv_vm_get(vm->server->hv, vm->uuid, &seen, &why);
 	if (err == 0 && seen.state == HV_VM_RUNNING)
 		return true;
 	if (err == 0) {
-		vm_seen(fleet, vm, FLEET_VM_UNKNOWN, NULL, NULL,
+		fleet_vm_seen(fleet, vm, FLEET_VM_UNKNOWN, NULL, NULL,
 			seen.state == HV_VM_PAUSED ? "its VM is paused: resume it with virsh"
 						   : "its VM is ending");
 		return false;
 	}
 	if (err != ENOENT)
 		return false;
-	vm_seen(fleet, vm, FLEET_VM_ABSENT, NULL, NULL, "its VM doesn't run");
-	if (monotonic_ms() < vm->start_after_ms)
+	fleet_vm_seen(fleet, vm, FLEET_VM_ABSENT, NULL, NULL, "its VM doesn't run");
+	if (fleet_now_ms() < vm->start_after_ms)
 		return false;
 	fleet_event(fleet, "warning", vm->object,
 		"its VM is gone from server %s: starting it again", vm->server->name);
 	err = start_locked(fleet, vm, target, &why);
 	if (err != 0) {
-		vm->start_after_ms = monotonic_ms() + START_RETRY_MS;
+		vm->start_after_ms = fleet_now_ms() + START_RETRY_MS;
 		tell_trouble(fleet, vm, "its VM can't be started", why.text);
 		return false;
 	}
@@ -1564,7 +1005,7 @@ static void keep_configured(struct fleet *fleet, struct fleet_vm *vm, const stru
 	pthread_mutex_unlock(&fleet->lock);
 	if (status == NULL)
 		return; /* not booted yet */
-	if (configure_locked(fleet, vm, target, status, &err) == 0)
+	if (fleet_configure_locked(fleet, vm, target, status, &err) == 0)
 		vm->trouble = false;
 	else if (err.code != JSONRPC_UNAVAILABLE)
 		tell_trouble(fleet, vm, "its VM refuses its configuration", err.message);
@@ -1578,9 +1019,9 @@ static void keep_vm(struct fleet *fleet, struct fleet_vm *vm)
 	/* Busy: somebody is just doing something to it, and will see how it does. */
 	if (pthread_mutex_trylock(&vm->life) != 0)
 		return;
-	if (target_load(fleet, vm->object, &target) == 0 && target.started &&
+	if (fleet_target_load(fleet, vm->object, &target) == 0 && target.started &&
 		strcmp(target.uuid, vm->uuid) == 0 && keep_running(fleet, vm, &target)) {
-		look(fleet, vm, missing, sizeof(missing));
+		fleet_look(fleet, vm, missing, sizeof(missing));
 		keep_configured(fleet, vm, &target);
 	}
 	pthread_mutex_unlock(&vm->life);
@@ -1596,7 +1037,7 @@ static void *vm_keeper_main(void *arg)
 		pthread_mutex_unlock(&fleet->lock);
 		keep_vm(fleet, vm);
 		pthread_mutex_lock(&fleet->lock);
-		struct timespec until = deadline_in(KEEPER_INTERVAL_MS);
+		struct timespec until = fleet_deadline_in(KEEPER_INTERVAL_MS);
 		int err = 0;
 		while (!fleet->stopping && !vm->removed && !vm->kicked && err == 0)
 			err = pthread_cond_timedwait(&vm->wake, &fleet->lock, &until);
@@ -1610,16 +1051,16 @@ static void ensure_kept(struct fleet *fleet, const char *object)
 {
 	struct target target;
 	struct problem problem = {0};
-	if (target_load(fleet, object, &target) != 0 || !target.started)
+	if (fleet_target_load(fleet, object, &target) != 0 || !target.started)
 		return;
-	struct fleet_vm *vm = vm_ref(fleet, object, &target, &problem);
+	struct fleet_vm *vm = fleet_vm_ref(fleet, object, &target, &problem);
 	if (vm == NULL)
 		return;
 	/* Deleted just now: the entry was forgotten before we made it anew. */
-	if (target_load(fleet, object, &target) != 0 || !target.started ||
+	if (fleet_target_load(fleet, object, &target) != 0 || !target.started ||
 		strcmp(target.uuid, vm->uuid) != 0)
 		vm_forget(fleet, vm);
-	vm_unref(fleet, vm);
+	fleet_vm_unref(fleet, vm);
 }
 
 static void keep_site(struct fleet *fleet, struct fleet_site *site)
@@ -1627,12 +1068,12 @@ static void keep_site(struct fleet *fleet, struct fleet_site *site)
 	struct port *ports = NULL;
 	size_t n = 0;
 	char object[48];
-	keep_switch(fleet, site);
+	fleet_keep_switch(fleet, site);
 	snprintf(object, sizeof(object), "cvm/%s", site->name);
 	ensure_kept(fleet, object);
 	if (store_port_list(fleet->store, &ports, &n) != 0)
 		return;
-	for (size_t i = 0; i < n && !is_stopping(fleet); i++) {
+	for (size_t i = 0; i < n && !fleet_is_stopping(fleet); i++) {
 		snprintf(object, sizeof(object), "port/%s", ports[i].name);
 		if (ports[i].site_id == site->id)
 			ensure_kept(fleet, object);
@@ -1650,7 +1091,7 @@ static void *keeper_main(void *arg)
 		pthread_mutex_unlock(&fleet->lock);
 		keep_site(fleet, site);
 		pthread_mutex_lock(&fleet->lock);
-		struct timespec until = deadline_in(KEEPER_INTERVAL_MS);
+		struct timespec until = fleet_deadline_in(KEEPER_INTERVAL_MS);
 		int err = 0;
 		while (!fleet->stopping && !site->removed && !site->kicked && err == 0)
 			err = pthread_cond_timedwait(&site->wake, &fleet->lock, &until);
@@ -1704,9 +1145,9 @@ struct fleet *fleet_start(struct store *store, const struct fleet_options *optio
 		snprintf(
 			fleet->console_dir, sizeof(fleet->console_dir), "%s", options->console_dir);
 	pthread_mutex_init(&fleet->lock, NULL);
-	cond_init(&fleet->stop_cond);
-	cond_init(&fleet->event_cond);
-	cond_init(&fleet->stored_cond);
+	fleet_cond_init(&fleet->stop_cond);
+	fleet_cond_init(&fleet->event_cond);
+	fleet_cond_init(&fleet->stored_cond);
 	int err = pthread_create(&fleet->scribe, NULL, scribe_main, fleet);
 	fleet->has_scribe = err == 0;
 	if (err == 0)

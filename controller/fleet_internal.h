@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef EDGEPLEX_FLEET_INTERNAL_H
+#define EDGEPLEX_FLEET_INTERNAL_H
+
+/*
+ * What the fleet's files share.
+ *
+ * Locks, in the order in which they may be taken:
+ *   vm->life       a VM's life cycle and configuration: held while something is done to it
+ *   site->switch_lock  one fabric_apply() at a time, and in the order of the facts
+ *   fleet->lock    lists, reference counts, what was last seen; never held over a blocking call
+ * The store's own mutex may be taken under any of them but fleet->lock.
+ *
+ * Callbacks of the hypervisor, guest and fabric modules take fleet->lock only.
+ */
+
+#include <pthread.h>
+
+#include "controller/fabric.h"
+#include "controller/fleet.h"
+#include "controller/guest.h"
+#include "controller/hypervisor.h"
+
+#define FLEET_SWITCH_CONNECT_MS 5000
+/* A server's first connection probes its QEMU: up to 10 s. */
+#define FLEET_SERVER_CONNECT_MS 20000
+#define FLEET_GUEST_BOOT_MS 120000    /* several VMs at once without KVM */
+#define FLEET_GUEST_STATUS_MS 4000
+#define FLEET_RETRY_MS 250
+
+struct fleet_site {
+	struct fleet_site *next;
+	struct fleet *fleet;
+	unsigned refs;
+	int64_t id;
+	char name[MODEL_NAME_SIZE];
+	struct fabric *fabric;
+	pthread_mutex_t switch_lock;
+	uint64_t applied;    /* hash of the rules in force; 0: not known. Under switch_lock */
+	bool switch_trouble; /* an event told so. Under switch_lock */
+	pthread_t keeper;
+	bool has_keeper, removed, kicked;
+	pthread_cond_t wake; /* with fleet->lock */
+};
+
+struct fleet_server {
+	struct fleet_server *next;
+	struct fleet *fleet;
+	unsigned refs;
+	int64_t id;
+	char name[MODEL_NAME_SIZE];
+	struct hv *hv;
+	/* VMs of ours that the store doesn't know. Under fleet->lock. */
+	struct hv_vm *orphans;
+	size_t n_orphans;
+};
+
+struct fleet_vm {
+	struct fleet_vm *next;
+	struct fleet *fleet;
+	unsigned refs;
+	pthread_t keeper; /* of its own: a guest that hangs holds up nobody else */
+	bool has_keeper, removed, kicked;
+	pthread_cond_t wake; /* with fleet->lock */
+	char object[48];
+	char uuid[MODEL_UUID_SIZE];
+	bool is_cvm;
+	struct fleet_server *server; /* a reference */
+	struct guest *guest;
+	pthread_mutex_t life;
+	int64_t start_after_ms; /* monotonic: don't try again to start it before. Under life */
+	bool trouble;           /* an event told that it can't be started or configured */
+
+	/* What was last seen; under fleet->lock. */
+	enum fleet_vm_state state;
+	bool serves;
+	char missing[512];
+	int64_t uptime_ms;
+	cJSON *daemon, *fwd;
+	struct hv_vm_stats stats;
+};
+
+struct pending_event {
+	struct pending_event *next;
+	char severity[8], object[48], text[512];
+};
+
+struct fleet {
+	struct store *store;
+	char image_dir[480], kernel[512], initrd[512], console_dir[256];
+	pthread_mutex_t lock;
+	pthread_cond_t stop_cond;
+	bool stopping;
+	struct fleet_site *sites;
+	struct fleet_server *servers;
+	struct fleet_vm *vms;
+
+	pthread_t auditor; /* looks for VMs that the store doesn't know */
+	bool has_auditor;
+	pthread_t scribe; /* writes events to the store */
+	bool has_scribe;
+	pthread_cond_t event_cond;
+	struct pending_event *events, **events_tail;
+	uint64_t events_stored; /* since the start, plus one */
+	pthread_cond_t stored_cond;
+};
+
+/* All that is to be known to start and configure a VM, as the store has it now. */
+struct target {
+	bool is_cvm;
+	struct port port; /* if !is_cvm */
+	struct cvm cvm;   /* the VM itself, or the CVM of the port's site */
+	struct site site;
+	const char *uuid;
+	int64_t server_id;
+	bool started;
+};
+
+/* ---- fleet.c ------------------------------------------------------------------------------ */
+
+int64_t fleet_now_ms(void); /* monotonic */
+struct timespec fleet_deadline_in(unsigned ms);
+void fleet_cond_init(pthread_cond_t *cond); /* of the monotonic clock */
+bool fleet_is_stopping(struct fleet *fleet);
+int fleet_interrupted(struct problem *problem); /* sets it; -1 */
+
+void fleet_switch_unreachable(struct problem *problem, const struct why *why); /* sets it */
+
+/* References: NULL if there is none. */
+struct fleet_site *fleet_site_ref(struct fleet *fleet, int64_t id);
+void fleet_site_unref(struct fleet *fleet, struct fleet_site *site);
+struct fleet_server *fleet_server_ref(struct fleet *fleet, int64_t id);
+void fleet_server_unref(struct fleet *fleet, struct fleet_server *server);
+
+/* ENOENT when the object, or something that it needs, isn't in the store. */
+int fleet_target_load(struct fleet *fleet, const char *object, struct target *target);
+int fleet_gone(struct problem *problem, const char *object); /* sets it; -1 */
+
+/* A reference to the VM's entry, which is made if there is none; NULL with `problem`. */
+struct fleet_vm *fleet_vm_ref(struct fleet *fleet, const char *object, const struct target *target,
+	struct problem *problem);
+/* The same for a VM that should run; there is none for one that shouldn't. */
+struct fleet_vm *fleet_started_vm_ref(struct fleet *fleet, const char *object,
+	const struct target *target, struct problem *problem);
+void fleet_vm_unref(struct fleet *fleet, struct fleet_vm *vm);
+struct fleet_vm *fleet_vm_find(struct fleet *fleet, const char *uuid); /* fleet->lock is held */
+
+/* ---- fleet_guest.c ------------------------------------------------------------------------ */
+
+/* Gives the guest its configuration unless `status` tells that it has it. vm->life is held. */
+int fleet_configure_locked(struct fleet *fleet, struct fleet_vm *vm, const struct target *target,
+	const cJSON *status, struct jsonrpc_error *err);
+/* Asks for everything that tells how the VM does, and remembers it. Does it give service? */
+bool fleet_look(struct fleet *fleet, struct fleet_vm *vm, char *missing, size_t size);
+/* Notes what was seen. Takes `daemon` and `fwd`; `missing` NULL: it gives service. */
+void fleet_vm_seen(struct fleet *fleet, struct fleet_vm *vm, enum fleet_vm_state state,
+	cJSON *daemon, cJSON *fwd, const char *missing);
+
+/* ---- fleet_switch.c ----------------------------------------------------------------------- */
+
+/* Puts the site's switch right if it is connected. */
+void fleet_keep_switch(struct fleet *fleet, struct fleet_site *site);
+
+#endif

@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+
+/* The fleet's edge switches: rules from the store's facts. */
+
+#include "controller/fleet_internal.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SWITCH_APPLY_MS 10000
+#define NO_HASH 0
+
+struct site_facts {
+	struct fabric_site site;
+	struct fabric_port *fabric_ports;
+	struct port *ports; /* own the addresses that fabric_ports refer to */
+	struct server *servers;
+	size_t n_ports, n_servers;
+};
+
+static void facts_free(struct site_facts *facts)
+{
+	free(facts->fabric_ports);
+	free(facts->ports);
+	free(facts->servers);
+}
+
+static const char *trunk_of(const struct site_facts *facts, int64_t server_id)
+{
+	for (size_t i = 0; i < facts->n_servers; i++) {
+		if (facts->servers[i].id == server_id)
+			return facts->servers[i].trunk;
+	}
+	return NULL;
+}
+
+static void add_fabric_port(struct site_facts *facts, const struct port *port)
+{
+	const char *trunk = trunk_of(facts, port->server_id);
+	if (trunk == NULL)
+		return;
+	struct fabric_port *fp = &facts->fabric_ports[facts->site.n_ports++];
+	*fp = (struct fabric_port){
+		.id = (uint32_t)port->id,
+		.customer = (uint32_t)port->customer_id,
+		.vlan = (uint16_t)port->vlan,
+		.has_ce_mac = port->has_ce_mac,
+		.ce_mac = port->ce_mac,
+		.addresses = port->addresses,
+		.n_addresses = port->n_addresses,
+		.mac = model_port_mac(port->id),
+		.cust_vlan = (uint16_t)port->vlan_cust,
+		.core_vlan = (uint16_t)port->vlan_core,
+		.inside_address = port->inside,
+		.label = port->label,
+	};
+	snprintf(fp->switch_port, sizeof(fp->switch_port), "%s", port->switch_port);
+	snprintf(fp->trunk, sizeof(fp->trunk), "%s", trunk);
+}
+
+/* Errno. The facts are to be freed in any case. */
+static int facts_load(struct fleet *fleet, const char *name, struct site_facts *facts)
+{
+	struct site site;
+	struct cvm cvm;
+	memset(facts, 0, sizeof(*facts));
+	int err = store_begin(fleet->store); /* all facts of one moment */
+	if (err != 0)
+		return err;
+	err = store_site_get(fleet->store, name, &site);
+	if (err == 0)
+		err = store_port_list(fleet->store, &facts->ports, &facts->n_ports);
+	if (err == 0)
+		err = store_server_list(fleet->store, &facts->servers, &facts->n_servers);
+	int no_cvm = err == 0 ? store_cvm_get(fleet->store, name, &cvm) : ENOENT;
+	store_rollback(fleet->store);
+	if (err != 0)
+		return err;
+	facts->fabric_ports = calloc(facts->n_ports + 1, sizeof(*facts->fabric_ports));
+	if (facts->fabric_ports == NULL)
+		return ENOMEM;
+
+	facts->site = (struct fabric_site){
+		.id = (uint32_t)site.id,
+		.pe_mac = model_pe_mac(site.id),
+		.pe_address = site.pe_address,
+		.core_address = site.core_address,
+		.gateway = site.core_gateway,
+		.transport_label = site.transport_label,
+		.ports = facts->fabric_ports,
+	};
+	snprintf(facts->site.core_port, sizeof(facts->site.core_port), "%s", site.core_port);
+	const char *trunk = no_cvm == 0 && cvm.in_fabric ? trunk_of(facts, cvm.server_id) : NULL;
+	if (trunk != NULL) {
+		facts->site.cvm = (struct fabric_cvm){
+			.present = true,
+			.core_vlan = (uint16_t)cvm.vlan_core,
+			.inside_vlan = (uint16_t)cvm.vlan_inside,
+			.inside_mac = model_inside_mac(site.id),
+			.inside_address = cvm.inside,
+		};
+		snprintf(facts->site.cvm.trunk, sizeof(facts->site.cvm.trunk), "%s", trunk);
+	}
+	for (size_t i = 0; i < facts->n_ports; i++) {
+		if (facts->ports[i].site_id == site.id && facts->ports[i].in_fabric)
+			add_fabric_port(facts, &facts->ports[i]);
+	}
+	return 0;
+}
+
+static uint64_t hash_bytes(uint64_t hash, const void *data, size_t n)
+{
+	const unsigned char *byte = data;
+	for (size_t i = 0; i < n; i++)
+		hash = (hash ^ byte[i]) * UINT64_C(0x100000001b3);
+	return hash;
+}
+
+static uint64_t hash_rules(const struct fabric_rules *rules)
+{
+	uint64_t hash = UINT64_C(0xcbf29ce484222325);
+	for (size_t i = 0; i < rules->n; i++) {
+		const struct fabric_rule *rule = &rules->rules[i];
+		hash = hash_bytes(hash, &rule->cookie, sizeof(rule->cookie));
+		hash = hash_bytes(hash, &rule->table, sizeof(rule->table));
+		hash = hash_bytes(hash, &rule->priority, sizeof(rule->priority));
+		hash = hash_bytes(hash, rule->in_port, strlen(rule->in_port) + 1);
+		hash = hash_bytes(hash, rule->match, strlen(rule->match) + 1);
+		hash = hash_bytes(hash, &rule->untag, sizeof(rule->untag));
+		hash = hash_bytes(hash, rule->edit, strlen(rule->edit) + 1);
+		hash = hash_bytes(hash, &rule->goto_table, sizeof(rule->goto_table));
+		for (size_t j = 0; j < rule->n_outputs; j++) {
+			const struct fabric_output *out = &rule->outputs[j];
+			hash = hash_bytes(hash, out->port, strlen(out->port) + 1);
+			hash = hash_bytes(hash, &out->vlan, sizeof(out->vlan));
+		}
+	}
+	return hash == NO_HASH ? 1 : hash;
+}
+
+/* `always`: apply also what was applied before. Errno; site->switch_lock is held. */
+static int sync_switch_locked(struct fleet *fleet, struct fleet_site *site, bool always,
+	struct fabric_result *result, struct why *why)
+{
+	struct site_facts facts;
+	struct fabric_rules *rules = NULL;
+	int err = facts_load(fleet, site->name, &facts);
+	if (err != 0)
+		why_set(why, err, "the site's desired state can't be read");
+	else
+		err = fabric_rules_compute(&facts.site, &rules, why);
+	facts_free(&facts);
+	if (err != 0)
+		return err;
+	uint64_t hash = hash_rules(rules);
+	if (always || hash != site->applied) {
+		err = fabric_apply(site->fabric, rules, SWITCH_APPLY_MS, result, why);
+		site->applied = err == 0 ? hash : NO_HASH;
+	}
+	fabric_rules_free(rules);
+	return err;
+}
+
+int fleet_sync_switch(
+	struct fleet *fleet, const char *name, char *detail, size_t size, struct problem *problem)
+{
+	struct site site;
+	struct why why = {""};
+	struct fabric_result result = {0};
+	if (store_site_get(fleet->store, name, &site) != 0)
+		return problem_set(problem, 404, "not-found", "there is no site %s", name);
+	struct fleet_site *fs = fleet_site_ref(fleet, site.id);
+	if (fs == NULL)
+		return problem_set(problem, 404, "not-found", "there is no site %s", name);
+	pthread_mutex_lock(&fs->switch_lock);
+	int err = fabric_wait_connected(fs->fabric, FLEET_SWITCH_CONNECT_MS, &why);
+	if (err == 0)
+		err = sync_switch_locked(fleet, fs, true, &result, &why);
+	pthread_mutex_unlock(&fs->switch_lock);
+	fleet_site_unref(fleet, fs);
+
+	/* A port that somebody else's rules need isn't there: no reason to fail. An event told. */
+	if (err == ENODEV)
+		err = 0;
+	if (err == ETIMEDOUT || err == EHOSTUNREACH)
+		fleet_switch_unreachable(problem, &why);
+	else if (err != 0)
+		problem_set(problem, 500, "switch-refused",
+			"the edge switch of site %s can't be programmed: %s", name, why.text);
+	int n = snprintf(detail, size, "%zu rules added, %zu changed, %zu removed, %zu untouched",
+		result.added, result.modified, result.deleted, result.unchanged);
+	if (result.left_out > 0 && n > 0 && (size_t)n < size)
+		snprintf(detail + n, size - (size_t)n,
+			", %zu left out until the switch has their port", result.left_out);
+	return err != 0 ? -1 : 0;
+}
+
+void fleet_keep_switch(struct fleet *fleet, struct fleet_site *site)
+{
+	struct why why = {""};
+	struct fabric_result result;
+	char object[48];
+	if (!fabric_connected(site->fabric))
+		return;
+	pthread_mutex_lock(&site->switch_lock);
+	int err = sync_switch_locked(fleet, site, false, &result, &why);
+	bool tell = err != 0 && err != ENOENT && !site->switch_trouble;
+	site->switch_trouble = err != 0;
+	pthread_mutex_unlock(&site->switch_lock);
+	snprintf(object, sizeof(object), "site/%s", site->name);
+	if (tell)
+		fleet_event(fleet, "error", object, "the edge switch can't be programmed: %s",
+			why.text);
+}
