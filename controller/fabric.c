@@ -39,6 +39,7 @@
 #define ANSWER_MS 10000 /* a switch that doesn't answer a request within this is lost */
 #define RETRY_MS 5000   /* after the switch refused */
 #define AUDIT_MS 60000
+#define QUIET_MS 5000 /* after a fabric_change() no audit delays the next one */
 #define CLOSE_CHECK_MS 500
 
 struct counter_query {
@@ -69,10 +70,14 @@ struct fabric {
 	unsigned int seqno; /* of the connection that `session` is about */
 	bool session;       /* connected, and set up */
 	struct ofputil_port_map map;
-	bool ports_stale;           /* a port changed: read them again */
-	struct fabric_rules *rules; /* wanted; NULL until the first fabric_apply() */
+	bool ports_stale;                 /* a port changed: read them again */
+	const struct fabric_rules *rules; /* wanted; NULL until the first fabric_apply() */
 	uint64_t rules_generation;
-	bool check_due;               /* compare the table at the next occasion */
+	bool check_due; /* compare the table at the next occasion */
+	bool quick;     /* it is enough to compare with `confirmed` */
+	/* Rules that the switch has confirmed, for the ports in `map`; NULL: not known. */
+	const struct fabric_rules *confirmed;
+	size_t confirmed_flows, confirmed_left_out;
 	long long retry_at, audit_at; /* ms, time_msec() */
 	char reported[256];           /* the error that was told last */
 	struct sent *sent;
@@ -87,9 +92,10 @@ struct fabric {
 	int last_error; /* of the newest attempt to connect */
 	struct fabric_port_state *ports;
 	size_t n_ports;
-	struct fabric_rules *pending; /* not yet taken by the thread */
-	uint64_t generation;          /* of the newest fabric_apply() */
-	uint64_t done_generation;     /* the newest one that is finished, as follows */
+	const struct fabric_rules *pending; /* not yet taken by the thread */
+	bool pending_quick;
+	uint64_t generation;      /* of the newest fabric_apply() */
+	uint64_t done_generation; /* the newest one that is finished, as follows */
 	int done_error;
 	struct why done_why;
 	struct fabric_result done_result;
@@ -308,6 +314,25 @@ static int compare_ports(const void *a, const void *b)
 		((const struct fabric_port_state *)b)->name);
 }
 
+static void forget_confirmed(struct fabric *f)
+{
+	fabric_rules_free(f->confirmed);
+	f->confirmed = NULL;
+}
+
+/* Do the ports have the same names and numbers as those of the list? Only the thread asks. */
+static bool ports_are(const struct fabric *f, const struct port_list *list)
+{
+	if (f->n_ports != list->n)
+		return false;
+	for (size_t i = 0; i < list->n; i++)
+		if (f->ports[i].number != list->ports[i].number ||
+			strcmp(f->ports[i].name, list->ports[i].name) != 0)
+			return false;
+	return true;
+}
+
+/* Rules that were confirmed stay so unless a port came, went, or got another number. */
 static int read_ports(struct fabric *f)
 {
 	struct port_list list = {0};
@@ -322,6 +347,10 @@ static int read_ports(struct fabric *f)
 	}
 	if (list.n)
 		qsort(list.ports, list.n, sizeof(list.ports[0]), compare_ports);
+	if (!ports_are(f, &list)) {
+		forget_confirmed(f);
+		f->check_due = true;
+	}
 	ofputil_port_map_destroy(&f->map);
 	ofputil_port_map_init(&f->map);
 	for (size_t i = 0; i < list.n; i++)
@@ -420,14 +449,15 @@ static void bundle_destroy(struct bundle *bundle)
 static int bundle_commit(struct bundle *bundle, struct why *why)
 {
 	struct fabric *f = bundle->fabric;
-	ovs_be32 xid;
+	ovs_be32 opened, committed;
 	struct ofpbuf *message, *answer;
 	int error;
 
 	f->bundle_id++;
-	error = transact(f, bundle_control(f, OFPBCT_OPEN_REQUEST), NULL, NULL);
-	if (error)
-		goto out;
+	f->refusal[0] = '\0';
+	message = bundle_control(f, OFPBCT_OPEN_REQUEST);
+	opened = message_xid(message);
+	rconn_send(f->rconn, message, NULL);
 	for (size_t i = 0; i < bundle->n; i++) {
 		struct ofputil_bundle_add_msg add = {
 			.bundle_id = f->bundle_id,
@@ -438,40 +468,84 @@ static int bundle_commit(struct bundle *bundle, struct why *why)
 		rconn_send(f->rconn, ofputil_encode_bundle_add(version(f), &add), NULL);
 	}
 	message = bundle_control(f, OFPBCT_COMMIT_REQUEST);
-	xid = message_xid(message);
+	committed = message_xid(message);
 	rconn_send(f->rconn, message, NULL);
-	error = await_answer(f, xid, &answer);
-	if (!error) {
+
+	/* Even if it can't be opened the rest is answered, and nothing may be left of that. */
+	error = await_answer(f, opened, &answer);
+	if (!error)
 		ofpbuf_delete(answer);
-		if (f->refusal[0])
-			error = EPROTO;
-	}
+	if (!error || error == EPROTO)
+		error = await_answer(f, committed, &answer);
+	if (!error)
+		ofpbuf_delete(answer);
+	if (!error && f->refusal[0])
+		error = EPROTO;
 	if (!error)
 		error = transact(f, ofputil_encode_barrier_request(version(f)), NULL, NULL);
-out:
 	if (error == EPROTO)
 		why_set(why, error, "edge switch of site %s refused a rule: %s", f->name,
 			f->refusal);
 	return error;
 }
 
-/* Fills `want` from the rules; notes one port that is missing. Returns 0 or EINVAL. */
-static int translate_rules(struct fabric *f, struct flow_set *want, struct fabric_result *result,
-	const char **missing, struct why *why)
-{
-	for (size_t i = 0; i < f->rules->n; i++) {
-		const char *port;
-		int error = flow_set_add_rule(
-			want, &f->rules->rules[i], &f->map, protocol(f), &port, why);
+/* Rules as flows of this switch. */
+struct translation {
+	struct flow_set flows;
+	size_t left_out;     /* rules that need a port which isn't there */
+	const char *missing; /* one such port */
+};
 
-		if (error == ENODEV) {
-			*missing = port;
-			result->left_out++;
-		} else if (error) {
-			return error;
-		}
-	}
+static int translate(
+	struct fabric *f, struct translation *t, const struct fabric_rule *rule, struct why *why)
+{
+	const char *port;
+	int error = flow_set_add_rule(&t->flows, rule, &f->map, protocol(f), &port, why);
+
+	if (error != ENODEV)
+		return error;
+	t->missing = port;
+	t->left_out++;
 	return 0;
+}
+
+static int why_missing(struct fabric *f, const char *port, struct why *why)
+{
+	char names[300];
+
+	list_ports(f, names, sizeof(names));
+	return why_set(why, ENODEV,
+		"edge switch of site %s has no port %s; it has: %s. Add the port to its bridge or "
+		"correct the name",
+		f->name, port, names);
+}
+
+/* Sends what turns `have` into `want`. */
+static int send_difference(struct fabric *f, const struct flow_set *have,
+	const struct flow_set *want, struct fabric_result *result, struct why *why)
+{
+	struct bundle bundle = {.fabric = f};
+	struct flow_diff diff;
+	int error;
+
+	flow_set_diff(have, want, protocol(f), bundle_put, &bundle, &diff);
+	result->added = diff.added;
+	result->modified = diff.modified;
+	result->deleted = diff.deleted;
+	result->unchanged = diff.unchanged;
+	error = bundle.n ? bundle_commit(&bundle, why) : 0;
+	bundle_destroy(&bundle);
+	return error;
+}
+
+static void note_confirmed(struct fabric *f, const struct fabric_result *result)
+{
+	const struct fabric_rules *before = f->confirmed;
+
+	f->confirmed = fabric_rules_ref(f->rules);
+	f->confirmed_flows = result->added + result->modified + result->unchanged;
+	f->confirmed_left_out = result->left_out;
+	fabric_rules_free(before);
 }
 
 /*
@@ -480,44 +554,93 @@ static int translate_rules(struct fabric *f, struct flow_set *want, struct fabri
  */
 static int reconcile(struct fabric *f, struct fabric_result *result, struct why *why)
 {
-	struct flow_set have, want;
-	struct bundle bundle = {.fabric = f};
-	struct flow_diff diff;
-	const char *missing = NULL;
-	int error;
+	struct translation want = {0};
+	struct flow_set have;
+	int error = 0;
 
 	*result = (struct fabric_result){0};
+	forget_confirmed(f);
 	flow_set_init(&have);
-	flow_set_init(&want);
-	error = translate_rules(f, &want, result, &missing, why);
+	flow_set_init(&want.flows);
+	for (size_t i = 0; i < f->rules->n && !error; i++)
+		error = translate(f, &want, &f->rules->rules[i], why);
+	result->left_out = want.left_out;
 	if (!error) {
 		error = read_flows(f, &have);
 		if (error == EPROTO)
 			why_set(why, error, "edge switch of site %s can't show its flows: %s",
 				f->name, f->refusal);
 	}
-	if (!error) {
-		flow_set_diff(&have, &want, protocol(f), bundle_put, &bundle, &diff);
-		result->added = diff.added;
-		result->modified = diff.modified;
-		result->deleted = diff.deleted;
-		result->unchanged = diff.unchanged;
-		if (bundle.n)
-			error = bundle_commit(&bundle, why);
-	}
-	if (!error && missing) {
-		char names[300];
-
-		list_ports(f, names, sizeof(names));
-		error = why_set(why, ENODEV,
-			"edge switch of site %s has no port %s; it has: %s. Add the port to its "
-			"bridge or correct the name",
-			f->name, missing, names);
-	}
-	bundle_destroy(&bundle);
-	flow_set_destroy(&want);
+	if (!error)
+		error = send_difference(f, &have, &want.flows, result, why);
+	if (!error)
+		note_confirmed(f, result);
+	if (!error && want.missing)
+		error = why_missing(f, want.missing, why);
+	flow_set_destroy(&want.flows);
 	flow_set_destroy(&have);
 	return error;
+}
+
+struct change {
+	struct fabric *fabric;
+	struct translation before, after;
+	struct why *why;
+	int error;
+};
+
+static void change_rule(void *ctx, const struct fabric_rule *rule, bool is_after)
+{
+	struct change *change = ctx;
+
+	if (!change->error)
+		change->error = translate(change->fabric,
+			is_after ? &change->after : &change->before, rule, change->why);
+}
+
+static const char *find_missing_port(struct fabric *f)
+{
+	for (size_t i = 0; i < f->rules->n; i++) {
+		const struct fabric_rule *rule = &f->rules->rules[i];
+
+		if (rule->in_port[0] &&
+			ofputil_port_map_get_number(&f->map, rule->in_port) == OFPP_NONE)
+			return rule->in_port;
+		for (size_t j = 0; j < rule->n_outputs; j++)
+			if (ofputil_port_map_get_number(&f->map, rule->outputs[j].port) ==
+				OFPP_NONE)
+				return rule->outputs[j].port;
+	}
+	return NULL;
+}
+
+/*
+ * As reconcile(), from what the switch confirmed last. Only rules that differ are translated: that
+ * is what takes most of the time.
+ */
+static int change(struct fabric *f, struct fabric_result *result, struct why *why)
+{
+	struct change change = {.fabric = f, .why = why};
+	size_t flows;
+	int error;
+
+	*result = (struct fabric_result){0};
+	flow_set_init(&change.before.flows);
+	flow_set_init(&change.after.flows);
+	fabric_rules_diff(f->confirmed, f->rules, change_rule, &change);
+	error = change.error;
+	if (!error)
+		error = send_difference(f, &change.before.flows, &change.after.flows, result, why);
+	flow_set_destroy(&change.before.flows);
+	flow_set_destroy(&change.after.flows);
+	if (error)
+		return error;
+
+	flows = f->confirmed_flows + result->added - result->deleted;
+	result->unchanged = flows - result->added - result->modified;
+	result->left_out = f->confirmed_left_out + change.after.left_out - change.before.left_out;
+	note_confirmed(f, result);
+	return result->left_out ? why_missing(f, find_missing_port(f), why) : 0;
 }
 
 static bool connection_error(int error)
@@ -543,10 +666,29 @@ static void take_pending(struct fabric *f)
 		f->rules = f->pending;
 		f->pending = NULL;
 		f->rules_generation = f->generation;
+		f->quick = f->pending_quick && !f->check_due;
 		f->check_due = true;
 		f->retry_at = 0;
 	}
 	pthread_mutex_unlock(&f->mutex);
+}
+
+static int put_right(struct fabric *f, struct fabric_result *result, struct why *why)
+{
+	int error;
+
+	if (f->quick && f->confirmed) {
+		f->quick = false;
+		error = change(f, result, why);
+		if (!error || error == ENODEV || connection_error(error)) {
+			f->audit_at = MAX(f->audit_at, time_msec() + QUIET_MS);
+			return error;
+		}
+	}
+	f->quick = false;
+	error = reconcile(f, result, why);
+	f->audit_at = time_msec() + AUDIT_MS;
+	return error;
 }
 
 static void run_reconciliation(struct fabric *f)
@@ -564,12 +706,11 @@ static void run_reconciliation(struct fabric *f)
 	if (!f->check_due || time_msec() < f->retry_at)
 		return;
 
-	error = reconcile(f, &result, &why);
+	error = put_right(f, &result, &why);
 	if (connection_error(error))
 		return; /* still due */
 	f->check_due = error && error != ENODEV;
 	f->retry_at = f->check_due ? time_msec() + RETRY_MS : 0;
-	f->audit_at = time_msec() + AUDIT_MS;
 
 	pthread_mutex_lock(&f->mutex);
 	asked = f->done_generation != f->rules_generation;
@@ -679,6 +820,7 @@ static void ask_for_port_changes(struct fabric *f)
 static void begin_session(struct fabric *f)
 {
 	f->seqno = rconn_get_connection_seqno(f->rconn);
+	forget_confirmed(f);
 	f->check_due = true;
 	f->retry_at = 0;
 	ask_for_port_changes(f);
@@ -709,10 +851,8 @@ static void run_session(struct fabric *f)
 
 	while ((message = rconn_recv(f->rconn)))
 		handle_unasked(f, message);
-	if (f->ports_stale && session_holds(f) && !read_ports(f)) {
-		f->check_due = true;
+	if (f->ports_stale && session_holds(f) && !read_ports(f))
 		tell(f, FABRIC_EVENT_PORTS, "ports of the edge switch of site %s changed", f->name);
-	}
 	if (session_holds(f))
 		run_reconciliation(f);
 	if (session_holds(f))
@@ -772,6 +912,7 @@ static void fabric_free(struct fabric *f)
 {
 	fabric_rules_free(f->rules);
 	fabric_rules_free(f->pending);
+	fabric_rules_free(f->confirmed);
 	ofputil_port_map_destroy(&f->map);
 	latch_destroy(&f->wake);
 	pthread_mutex_destroy(&f->mutex);
@@ -912,19 +1053,18 @@ int fabric_check_port(struct fabric *f, const char *port, struct why *why)
 	return error;
 }
 
-int fabric_apply(struct fabric *f, const struct fabric_rules *rules, int timeout_ms,
-	struct fabric_result *result, struct why *why)
+static int want_rules(struct fabric *f, const struct fabric_rules *rules, bool quick,
+	int timeout_ms, struct fabric_result *result, struct why *why)
 {
 	struct timespec deadline = deadline_after(timeout_ms);
-	struct fabric_rules *copy = fabric_rules_copy(rules);
 	uint64_t generation;
 	int error = 0;
 
-	if (!copy)
-		return why_set(why, ENOMEM, "out of memory");
 	pthread_mutex_lock(&f->mutex);
+	/* Whoever waits for a full comparison gets it. */
+	f->pending_quick = quick && (!f->pending || f->pending_quick);
 	fabric_rules_free(f->pending);
-	f->pending = copy;
+	f->pending = fabric_rules_ref(rules);
 	generation = ++f->generation;
 	latch_set(&f->wake);
 	while (f->done_generation < generation && error != ETIMEDOUT)
@@ -947,10 +1087,16 @@ int fabric_apply(struct fabric *f, const struct fabric_rules *rules, int timeout
 	return error;
 }
 
+int fabric_apply(struct fabric *f, const struct fabric_rules *rules, int timeout_ms,
+	struct fabric_result *result, struct why *why)
+{
+	return want_rules(f, rules, false, timeout_ms, result, why);
+}
+
 int fabric_change(struct fabric *f, const struct fabric_rules *rules, int timeout_ms,
 	struct fabric_result *result, struct why *why)
 {
-	return fabric_apply(f, rules, timeout_ms, result, why);
+	return want_rules(f, rules, true, timeout_ms, result, why);
 }
 
 int fabric_counters(struct fabric *f, uint64_t cookie, int timeout_ms, uint64_t *packets,

@@ -78,8 +78,9 @@ struct fabric_result {
 };
 
 /*
- * Makes `rules` (copied) the switch's whole table, now and after every reconnection. Returns 0 when
- * the switch has confirmed them (bundle committed, barrier passed), within `timeout_ms`.
+ * Makes `rules` (which nobody changes from now on; the caller may free them) the switch's whole
+ * table, now and after every reconnection. Returns 0 when the switch has confirmed them (bundle
+ * committed, barrier passed), within `timeout_ms`.
  *
  * ENODEV: some rule names a port that the switch doesn't have; `why` names it and those that exist;
  * all the other rules are in force, and these follow when the port appears. ETIMEDOUT,

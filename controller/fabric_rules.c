@@ -5,6 +5,7 @@
 #include <arpa/inet.h>
 #include <ctype.h>
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -864,41 +865,84 @@ int fabric_rules_compute(
 	return 0;
 }
 
-struct fabric_rules *fabric_rules_copy(const struct fabric_rules *rules)
+const struct fabric_rules *fabric_rules_ref(const struct fabric_rules *rules)
 {
-	struct fabric_rules *copy = calloc(1, sizeof(*copy));
-
-	if (!copy)
-		return NULL;
-	copy->rules = calloc(rules->n ? rules->n : 1, sizeof(copy->rules[0]));
-	if (!copy->rules)
-		goto failed;
-	copy->size = rules->n;
-	for (; copy->n < rules->n; copy->n++) {
-		const struct fabric_rule *from = &rules->rules[copy->n];
-		struct fabric_rule *to = &copy->rules[copy->n];
-		size_t bytes = from->n_outputs * sizeof(from->outputs[0]);
-
-		*to = *from;
-		if (bytes == 0)
-			continue;
-		to->outputs = malloc(bytes);
-		if (!to->outputs)
-			goto failed;
-		memcpy(to->outputs, from->outputs, bytes);
-	}
-	return copy;
-failed:
-	fabric_rules_free(copy);
-	return NULL;
+	atomic_fetch_add(&((struct fabric_rules *)rules)->more_owners, 1);
+	return rules;
 }
 
-void fabric_rules_free(struct fabric_rules *rules)
+void fabric_rules_free(const struct fabric_rules *shared)
 {
-	if (!rules)
+	struct fabric_rules *rules = (struct fabric_rules *)shared;
+
+	if (!rules || atomic_fetch_sub(&rules->more_owners, 1) != 0)
 		return;
 	for (size_t i = 0; i < rules->n; i++)
 		free(rules->rules[i].outputs);
 	free(rules->rules);
 	free(rules);
+}
+
+/* ---- difference ---------------------------------------------------------------------------- */
+
+static bool same_match(const struct fabric_rule *a, const struct fabric_rule *b)
+{
+	return a->priority == b->priority && a->table == b->table &&
+	       strcmp(a->match, b->match) == 0 && strcmp(a->in_port, b->in_port) == 0;
+}
+
+static bool same_rule(const struct fabric_rule *a, const struct fabric_rule *b)
+{
+	if (a->cookie != b->cookie || a->n_outputs != b->n_outputs || !same_match(a, b) ||
+		a->untag != b->untag || a->goto_table != b->goto_table ||
+		strcmp(a->edit, b->edit) != 0)
+		return false;
+	for (size_t i = 0; i < a->n_outputs; i++)
+		if (a->outputs[i].vlan != b->outputs[i].vlan ||
+			strcmp(a->outputs[i].port, b->outputs[i].port) != 0)
+			return false;
+	return true;
+}
+
+/* Where in `rules`, from `i` on and as long as they have this owner, is one with this match? */
+static bool find_of_owner(const struct fabric_rule *rules, size_t i, size_t end,
+	const struct fabric_rule *like, size_t *found)
+{
+	for (; i < end && rules[i].cookie == like->cookie; i++)
+		if (same_match(&rules[i], like)) {
+			*found = i;
+			return true;
+		}
+	return false;
+}
+
+void fabric_rules_diff(const struct fabric_rules *before, const struct fabric_rules *after,
+	fabric_rules_diff_fn differs, void *ctx)
+{
+	const struct fabric_rule *a = before->rules, *b = after->rules;
+	size_t i = 0, j = 0, a_end = before->n, b_end = after->n, found;
+
+	while (a_end && b_end && same_rule(&a[a_end - 1], &b[b_end - 1])) {
+		a_end--;
+		b_end--;
+	}
+	while (i < a_end && j < b_end) {
+		if (same_match(&a[i], &b[j])) {
+			if (!same_rule(&a[i], &b[j])) {
+				differs(ctx, &a[i], false);
+				differs(ctx, &b[j], true);
+			}
+			i++;
+			j++;
+		} else if (find_of_owner(b, j, b_end, &a[i], &found)) {
+			while (j < found)
+				differs(ctx, &b[j++], true);
+		} else {
+			differs(ctx, &a[i++], false);
+		}
+	}
+	while (i < a_end)
+		differs(ctx, &a[i++], false);
+	while (j < b_end)
+		differs(ctx, &b[j++], true);
 }

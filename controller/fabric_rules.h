@@ -113,6 +113,7 @@ struct fabric_rule {
 struct fabric_rules {
 	struct fabric_rule *rules;
 	size_t n, size;
+	_Atomic unsigned int more_owners; /* besides the first: fabric_rules_ref() */
 };
 
 /*
@@ -123,10 +124,20 @@ struct fabric_rules {
 int fabric_rules_compute(
 	const struct fabric_site *site, struct fabric_rules **rules, struct why *why);
 
-/* A deep copy, or NULL when memory ran out. */
-struct fabric_rules *fabric_rules_copy(const struct fabric_rules *rules);
+/* One owner more, who frees them, too; from then on nobody changes them. */
+const struct fabric_rules *fabric_rules_ref(const struct fabric_rules *rules);
 
-/* Accepts NULL. */
-void fabric_rules_free(struct fabric_rules *rules);
+/* The last owner's frees them. Accepts NULL. */
+void fabric_rules_free(const struct fabric_rules *rules);
+
+/* Called for a rule that differs: one of `before`, or else of `after`. */
+typedef void (*fabric_rules_diff_fn)(void *ctx, const struct fabric_rule *rule, bool is_after);
+
+/*
+ * Names the rules of `before` that are not, just so, in `after`, and the reverse. Quick, since both
+ * list their rules in one order: where they don't, it may name a rule that is in both, from both.
+ */
+void fabric_rules_diff(const struct fabric_rules *before, const struct fabric_rules *after,
+	fabric_rules_diff_fn differs, void *ctx);
 
 #endif

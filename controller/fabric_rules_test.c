@@ -251,31 +251,6 @@ static void test_empty_site(void **state)
 	fabric_rules_free(rules);
 }
 
-static void test_copy(void **state)
-{
-	struct fabric_rules *rules, *copy;
-	struct sample s;
-
-	(void)state;
-	sample_init(&s);
-	assert_int_equal(fabric_rules_compute(&s.site, &rules, NULL), 0);
-	copy = fabric_rules_copy(rules);
-	assert_non_null(copy);
-	assert_int_equal(copy->n, rules->n);
-	for (size_t i = 0; i < rules->n; i++) {
-		assert_true(same_rule(&copy->rules[i], &rules->rules[i]));
-		assert_int_equal(copy->rules[i].n_outputs, rules->rules[i].n_outputs);
-		if (!rules->rules[i].n_outputs)
-			continue;
-		assert_ptr_not_equal(copy->rules[i].outputs, rules->rules[i].outputs);
-		assert_memory_equal(copy->rules[i].outputs, rules->rules[i].outputs,
-			rules->rules[i].n_outputs * sizeof(struct fabric_output));
-	}
-	fabric_rules_free(rules);
-	fabric_rules_free(copy);
-	fabric_rules_free(NULL);
-}
-
 /* Applies a change to a good site and expects EINVAL with some words. */
 static void refuse(void (*change)(struct sample *s), const char *words)
 {
@@ -429,7 +404,6 @@ int main(void)
 		cmocka_unit_test(test_every_table_ends_in_a_decision),
 		cmocka_unit_test(test_labels_that_lead_back),
 		cmocka_unit_test(test_empty_site),
-		cmocka_unit_test(test_copy),
 		cmocka_unit_test(test_contradictions),
 		cmocka_unit_test(test_vlans_are_per_trunk),
 	};
