@@ -2,7 +2,7 @@
 # libdrivers.a: how the controller speaks to servers, VMs and switches.
 # Link $(LIBDRIVERS) before $(LIBCOMMON), and $(DRIVERS_LIBS) $(COMMON_LIBS) behind them.
 
-DRIVERS_SOURCES := $(addprefix controller/,fabric.c fabric_flows.c fabric_rules.c guest.c hypervisor.c \
+DRIVERS_SOURCES := $(addprefix controller/,fabric.c fabric_flows.c fabric_rules.c guest.c hostd_client.c hypervisor.c \
 	hypervisor_xml.c)
 LIBDRIVERS := $(B)/libdrivers.a
 DRIVERS_LIBS = -lvirt -lxml2 $(OVS_LIBS)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 
 /*
- * Lets tests use the controller's drivers (hypervisor, guest, fabric) as edgeplexd does: one JSON
- * object a line on standard input, {"do": NAME, ...}, one answer a line on standard output:
+ * Lets tests use the controller's drivers (hypervisor, guest, fabric, hostd) as edgeplexd does: one
+ * JSON object a line on standard input, {"do": NAME, ...}, one answer a line on standard output:
  * {"error": errno, "why": text, ...}. Events are gathered and given out by "events".
  */
 
@@ -20,6 +20,7 @@
 #include "common/log.h"
 #include "controller/fabric.h"
 #include "controller/guest.h"
+#include "controller/hostd_client.h"
 #include "controller/hypervisor.h"
 
 #define MAX_PORTS 1024
@@ -28,6 +29,7 @@
 static struct fabric *fabric;
 static struct hv *hv;
 static struct guest *guest;
+static struct hostd_client *hostd;
 static cJSON *events;
 static pthread_mutex_t events_mutex = PTHREAD_MUTEX_INITIALIZER;
 
@@ -470,6 +472,68 @@ static int do_guest_close(const cJSON *in, cJSON *out, struct why *why)
 	return 0;
 }
 
+/* ---- hostd -------------------------------------------------------------------------------- */
+
+static void on_hostd_changed(void *ctx, const cJSON *status)
+{
+	const char *state = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(status, "state"));
+
+	(void)ctx;
+	add_event(status ? "hostd-changed" : "hostd-lost", state ? state : "");
+}
+
+static int do_hostd_open(const cJSON *in, cJSON *out, struct why *why)
+{
+	(void)out;
+	hostd_client_close(hostd);
+	hostd = hostd_client_open(text(in, "target"), on_hostd_changed, NULL, why);
+	return hostd ? 0 : EINVAL;
+}
+
+static int do_hostd_call(const cJSON *in, cJSON *out, struct why *why)
+{
+	struct jsonrpc_error error = {0};
+	cJSON *result = NULL;
+	int failed = hostd_client_call(hostd, text(in, "method"),
+		cJSON_GetObjectItemCaseSensitive(in, "params"),
+		(int)number(in, "timeout_ms", 10000), &result, &error);
+
+	cJSON_AddItemToObject(out, "result", result ? result : cJSON_CreateNull());
+	cJSON_AddNumberToObject(out, "code", error.code);
+	return failed ? why_set(why, EIO, "%s", error.message) : 0;
+}
+
+/* Calls each of `methods` at once; the last one's answer is taken first. */
+static int do_hostd_call_all(const cJSON *in, cJSON *out, struct why *why)
+{
+	const cJSON *methods = cJSON_GetObjectItemCaseSensitive(in, "methods");
+	int n = cJSON_GetArraySize(methods), timeout_ms = (int)number(in, "timeout_ms", 10000);
+	cJSON *codes = cJSON_AddArrayToObject(out, "codes");
+	struct jsonrpc_error error = {0};
+	unsigned long ids[16];
+
+	for (int i = 0; i < n && i < 16; i++)
+		if (hostd_client_begin(hostd, cJSON_GetArrayItem(methods, i)->valuestring, NULL,
+			    &ids[i], &error))
+			return why_set(why, EIO, "%s", error.message);
+	for (int i = n; i-- > 0;) {
+		error.code = 0;
+		hostd_client_finish(hostd, ids[i], timeout_ms, NULL, &error);
+		cJSON_InsertItemInArray(codes, 0, cJSON_CreateNumber(error.code));
+	}
+	return 0;
+}
+
+static int do_hostd_close(const cJSON *in, cJSON *out, struct why *why)
+{
+	(void)in;
+	(void)out;
+	(void)why;
+	hostd_client_close(hostd);
+	hostd = NULL;
+	return 0;
+}
+
 static int do_events(const cJSON *in, cJSON *out, struct why *why)
 {
 	(void)in;
@@ -506,6 +570,10 @@ static const struct {
 	{"guest_call", do_guest_call},
 	{"guest_call_many", do_guest_call_many},
 	{"guest_close", do_guest_close},
+	{"hostd_open", do_hostd_open},
+	{"hostd_call", do_hostd_call},
+	{"hostd_call_all", do_hostd_call_all},
+	{"hostd_close", do_hostd_close},
 	{"events", do_events},
 };
 
@@ -540,6 +608,7 @@ int main(void)
 	events = cJSON_CreateArray();
 	while (getline(&line, &size, stdin) > 0)
 		serve(line);
+	hostd_client_close(hostd);
 	guest_close(guest);
 	hv_close(hv);
 	fabric_close(fabric);
