@@ -131,6 +131,19 @@ static int vm_configure(struct run *run, struct problem *problem)
 	return fleet_vm_configure(run->engine->fleet, run->op.object, problem);
 }
 
+/* Never fails: a VM that hangs is to be deleted as well. */
+static int vm_withdraw(struct run *run, struct problem *problem)
+{
+	if (fleet_vm_withdraw(run->engine->fleet, run->op.object))
+		return 0;
+	if (!fleet_pause(run->engine->fleet, 0))
+		return problem_set(problem, 503, "interrupted", "edgeplexd is being stopped");
+	snprintf(run->step->detail, sizeof(run->step->detail),
+		"its VM doesn't answer, so its BGP peers may keep its routes until their timers "
+		"end");
+	return 0;
+}
+
 static int configure_its_cvm(struct run *run, const struct port *port, struct problem *problem)
 {
 	char cvm[48];
@@ -335,6 +348,7 @@ static const struct step_kind port_change_steps[] = {
 };
 
 static const struct step_kind port_delete_steps[] = {
+	{"withdraw", vm_withdraw, NULL, true},
 	{"fence", port_fence, NULL, true},
 	{"leave-cvm", port_leave_cvm, NULL, true},
 	{"stop-vm", port_stop, NULL, true},
@@ -353,6 +367,7 @@ static const struct step_kind cvm_create_steps[] = {
 };
 
 static const struct step_kind cvm_delete_steps[] = {
+	{"withdraw", vm_withdraw, NULL, true},
 	{"fence", cvm_fence, NULL, true},
 	{"stop-vm", cvm_stop, NULL, true},
 	{"release", cvm_forget, NULL, true},

@@ -85,6 +85,12 @@ int fleet_vm_start(struct fleet *fleet, const char *object, struct problem *prob
 int fleet_vm_configure(struct fleet *fleet, const char *object, struct problem *problem);
 /* Has the site's CVM answered when it was last asked? Doesn't block. */
 bool fleet_cvm_answers(struct fleet *fleet, const char *site);
+/*
+ * Has the guest of an object that is being deleted end its BGP sessions for good, so that its peers
+ * forget its routes at once instead of keeping them for its return (RFC 4724). Returns whether they
+ * know; false after 10 s at the latest, and when the fleet shuts down.
+ */
+bool fleet_vm_withdraw(struct fleet *fleet, const char *object);
 /* Ends the object's VM, wherever it stands. */
 int fleet_vm_stop(struct fleet *fleet, const char *object, struct problem *problem);
 

@@ -13,6 +13,8 @@
 #include "controller/health.h"
 
 #define GUEST_CONFIGURE_MS 20000
+#define WITHDRAW_MS 10000 /* a guest that hangs is ended without */
+#define WITHDRAW_POLL_MS 50
 
 /* Takes `daemon` and `fwd`. */
 void fleet_vm_seen(struct fleet *fleet, struct fleet_vm *vm, enum fleet_vm_state state,
@@ -28,11 +30,11 @@ void fleet_vm_seen(struct fleet *fleet, struct fleet_vm *vm, enum fleet_vm_state
 	snprintf(vm->missing, sizeof(vm->missing), "%s", missing ? missing : "");
 	const cJSON *uptime = cJSON_GetObjectItemCaseSensitive(daemon, "uptime_ms");
 	vm->uptime_ms = cJSON_IsNumber(uptime) ? (int64_t)uptime->valuedouble : -1;
-	bool serves = vm->serves;
+	bool serves = vm->serves, leaving = vm->leaving;
 	pthread_mutex_unlock(&fleet->lock);
 	cJSON_Delete(old_daemon);
 	cJSON_Delete(old_fwd);
-	if (served && !serves)
+	if (served && !serves && !leaving)
 		fleet_event(fleet, "warning", vm->object, "service is impaired: %s", missing);
 	else if (!served && serves)
 		fleet_event(fleet, "info", vm->object, "gives service");
@@ -70,8 +72,8 @@ static bool has_config(const cJSON *status, const char *id)
 }
 
 /* One attempt. Returns 0, or -1 with `err`. vm->life is held. */
-int fleet_configure_locked(struct fleet *fleet, struct fleet_vm *vm, const struct target *target,
-	const cJSON *status, struct jsonrpc_error *err)
+static int configure_within(struct fleet *fleet, struct fleet_vm *vm, const struct target *target,
+	const cJSON *status, int timeout_ms, struct jsonrpc_error *err)
 {
 	char method[32], id[GUEST_CONFIG_ID_SIZE];
 	cJSON *config = desired_config(fleet, target);
@@ -80,13 +82,19 @@ int fleet_configure_locked(struct fleet *fleet, struct fleet_vm *vm, const struc
 	guest_config_id(config, id);
 	int rc = 0;
 	if (!has_config(status, id)) {
-		rc = guest_call(vm->guest, method_of(vm, "configure", method), config,
-			GUEST_CONFIGURE_MS, NULL, err);
+		rc = guest_call(vm->guest, method_of(vm, "configure", method), config, timeout_ms,
+			NULL, err);
 		if (rc == 0)
 			log_info("configured object=%s config_id=%s", vm->object, id);
 	}
 	cJSON_Delete(config);
 	return rc;
+}
+
+int fleet_configure_locked(struct fleet *fleet, struct fleet_vm *vm, const struct target *target,
+	const cJSON *status, struct jsonrpc_error *err)
+{
+	return configure_within(fleet, vm, target, status, GUEST_CONFIGURE_MS, err);
 }
 
 /* What an error answer of a guest means to whoever asked. */
@@ -148,6 +156,50 @@ int fleet_vm_configure(struct fleet *fleet, const char *object, struct problem *
 	pthread_mutex_unlock(&vm->life);
 	fleet_vm_unref(fleet, vm);
 	return problem->status != 0 ? -1 : 0;
+}
+
+/* Has the guest no neighbours any more, and do those that it had know? */
+static bool has_withdrawn(const cJSON *status)
+{
+	const cJSON *closing = cJSON_GetObjectItemCaseSensitive(status, "closing");
+	const cJSON *neighbors = cJSON_GetObjectItemCaseSensitive(status, "neighbors");
+	return cJSON_IsArray(neighbors) && cJSON_GetArraySize(neighbors) == 0 &&
+	       !(cJSON_IsNumber(closing) && closing->valuedouble > 0);
+}
+
+bool fleet_vm_withdraw(struct fleet *fleet, const char *object)
+{
+	struct target target;
+	struct problem problem = {0};
+	struct jsonrpc_error err = {0};
+	char method[32];
+	bool withdrawn = false;
+	if (fleet_target_load(fleet, object, &target) != 0)
+		return false;
+	struct fleet_vm *vm = fleet_started_vm_ref(fleet, object, &target, &problem);
+	if (vm == NULL)
+		return false;
+	pthread_mutex_lock(&fleet->lock);
+	vm->leaving = true;
+	pthread_mutex_unlock(&fleet->lock);
+	pthread_mutex_lock(&vm->life);
+	int64_t until = fleet_now_ms() + WITHDRAW_MS, left;
+	while ((left = until - fleet_now_ms()) > 0) {
+		cJSON *status = NULL;
+		int rc = guest_call(
+			vm->guest, method_of(vm, "status", method), NULL, (int)left, &status, &err);
+		left = until - fleet_now_ms();
+		if (rc == 0 && left > 0)
+			rc = configure_within(fleet, vm, &target, status, (int)left, &err);
+		withdrawn = rc == 0 && has_withdrawn(status);
+		cJSON_Delete(status);
+		if (withdrawn || (rc != 0 && err.code != JSONRPC_UNAVAILABLE) ||
+			!fleet_pause(fleet, WITHDRAW_POLL_MS))
+			break;
+	}
+	pthread_mutex_unlock(&vm->life);
+	fleet_vm_unref(fleet, vm);
+	return withdrawn;
 }
 
 bool fleet_cvm_answers(struct fleet *fleet, const char *site)

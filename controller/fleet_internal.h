@@ -24,7 +24,7 @@
 #define FLEET_SWITCH_CONNECT_MS 5000
 /* A server's first connection probes its QEMU: up to 10 s. */
 #define FLEET_SERVER_CONNECT_MS 20000
-#define FLEET_GUEST_BOOT_MS 120000    /* several VMs at once without KVM */
+#define FLEET_GUEST_BOOT_MS 120000 /* several VMs at once without KVM */
 #define FLEET_GUEST_STATUS_MS 4000
 #define FLEET_RETRY_MS 250
 
@@ -70,6 +70,7 @@ struct fleet_vm {
 	pthread_mutex_t life;
 	int64_t start_after_ms; /* monotonic: don't try again to start it before. Under life */
 	bool trouble;           /* an event told that it can't be started or configured */
+	bool leaving;           /* its sessions are ended on purpose. Under fleet->lock */
 
 	/* What was last seen; under fleet->lock. */
 	enum fleet_vm_state state;

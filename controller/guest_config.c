@@ -69,9 +69,12 @@ void guest_config_id(const cJSON *config, char id[GUEST_CONFIG_ID_SIZE])
 	snprintf(id, GUEST_CONFIG_ID_SIZE, "%s", cJSON_IsString(item) ? item->valuestring : "");
 }
 
+/* None while the port is being deleted: its sessions end. */
 static void add_ces(cJSON *config, const struct port *port)
 {
 	cJSON *list = cJSON_AddArrayToObject(config, "ce");
+	if (port->state == PORT_DELETING)
+		return;
 	for (size_t i = 0; i < port->n_ce; i++) {
 		const struct ce *ce = &port->ce[i];
 		cJSON *json = cJSON_CreateObject();
@@ -118,9 +121,11 @@ cJSON *guest_config_pvm(const struct port *port, const struct site *site, const 
 	append_prefix(core, &site->core_address);
 
 	add_ces(config, port);
-	cJSON *neighbor = cJSON_AddObjectToObject(config, "cvm");
-	add_address(neighbor, "address", &cvm->inside);
-	add_address(neighbor, "local_address", &port->inside);
+	if (port->state != PORT_DELETING) {
+		cJSON *neighbor = cJSON_AddObjectToObject(config, "cvm");
+		add_address(neighbor, "address", &cvm->inside);
+		add_address(neighbor, "local_address", &port->inside);
+	}
 
 	cJSON *vpn = cJSON_AddObjectToObject(config, "vpn");
 	snprintf(rd, sizeof(rd), "%u:%u", site->asn, port->rd_number);
@@ -135,17 +140,20 @@ cJSON *guest_config_pvm(const struct port *port, const struct site *site, const 
 	return seal(config);
 }
 
-static void add_core_neighbors(cJSON *config, const struct site *site)
+/* No neighbours while the CVM is being deleted; the routes there are kept for the last word. */
+static void add_core_neighbors(cJSON *config, const struct cvm *cvm, const struct site *site)
 {
 	cJSON *routes = cJSON_AddArrayToObject(config, "routes");
 	cJSON *core = cJSON_AddArrayToObject(config, "core");
 	for (size_t i = 0; i < site->n_rr; i++) {
 		const struct ep_prefix *rr = &site->rr[i];
-		cJSON *neighbor = cJSON_CreateObject();
-		add_address(neighbor, "address", rr);
-		add_address(neighbor, "local_address", &site->pe_address);
-		cJSON_AddNumberToObject(neighbor, "remote_asn", site->asn);
-		cJSON_AddItemToArray(core, neighbor);
+		if (cvm->state != PORT_DELETING) {
+			cJSON *neighbor = cJSON_CreateObject();
+			add_address(neighbor, "address", rr);
+			add_address(neighbor, "local_address", &site->pe_address);
+			cJSON_AddNumberToObject(neighbor, "remote_asn", site->asn);
+			cJSON_AddItemToArray(core, neighbor);
+		}
 		if (ep_prefix_contains(&site->core_address, rr))
 			continue; /* on the link itself */
 		char text[EP_PREFIX_STRLEN];
@@ -172,7 +180,7 @@ cJSON *guest_config_cvm(
 	append_prefix(add_interface(interfaces, "inside", site->core_mtu), &inside);
 	append_prefix(add_interface(interfaces, "lo", 0), &site->pe_address);
 
-	add_core_neighbors(config, site);
+	add_core_neighbors(config, cvm, site);
 	cJSON *pvms = cJSON_AddArrayToObject(config, "pvms");
 	for (size_t i = 0; i < n_ports; i++) {
 		if (ports[i].site_id != site->id || !ports[i].in_cvm)

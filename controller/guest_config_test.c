@@ -127,6 +127,35 @@ static void test_cvm(void **state)
 		"\"65000:100\"]}]}");
 }
 
+/* Only the neighbours go: the link, and the way to the route reflector, carry their farewell. */
+static void test_what_is_being_deleted_has_no_neighbors(void **state)
+{
+	(void)state;
+	struct site site = site_a();
+	struct cvm cvm = {.inside = addr("100.64.1.1")};
+	struct port port = green();
+	static const char *const documents[] = {"ce", "cvm", "core"};
+	for (size_t i = 0; i < 3; i++) {
+		cJSON *kept[2];
+		for (int deleting = 0; deleting < 2; deleting++) {
+			port.state = cvm.state = deleting ? PORT_DELETING : PORT_ACTIVE;
+			cJSON *config = i < 2 ? guest_config_pvm(&port, &site, &cvm, &site, 1)
+					      : guest_config_cvm(&cvm, &site, NULL, 0);
+			const cJSON *neighbors =
+				cJSON_GetObjectItemCaseSensitive(config, documents[i]);
+			assert_int_equal(cJSON_GetArraySize(neighbors) == 0, deleting);
+			cJSON_DeleteItemFromObjectCaseSensitive(config, "config_id");
+			for (size_t k = 0; k < 3; k++)
+				cJSON_DeleteItemFromObjectCaseSensitive(config, documents[k]);
+			kept[deleting] = config;
+		}
+		assert_true(cJSON_Compare(kept[0], kept[1], true));
+		assert_true(cJSON_GetArraySize(kept[0]) > 4);
+		cJSON_Delete(kept[0]);
+		cJSON_Delete(kept[1]);
+	}
+}
+
 static void test_adjacent_pe_has_no_label(void **state)
 {
 	(void)state;
@@ -167,6 +196,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_pvm),
 		cmocka_unit_test(test_cvm),
+		cmocka_unit_test(test_what_is_being_deleted_has_no_neighbors),
 		cmocka_unit_test(test_adjacent_pe_has_no_label),
 		cmocka_unit_test(test_id_follows_content),
 	};

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include <netinet/tcp.h>
 #include <linux/if_addr.h>
 #include <linux/rtnetlink.h>
 #include <netlink/cache.h>
@@ -359,6 +360,45 @@ int kernel_net_apply(struct kernel_net *net, const struct kernel_wish *wish)
 		result = result ? result : error;
 	}
 	return result;
+}
+
+/* A line of /proc/net/tcp: number, local ADDRESS:PORT, remote ADDRESS:PORT, state; hexadecimal. */
+static bool is_closing(char *line, unsigned port)
+{
+	char *fields[4], *rest = line;
+	unsigned long state;
+	bool is_ours = false;
+
+	for (size_t i = 0; i < 4; i++) {
+		fields[i] = strtok_r(rest, " ", &rest);
+		if (!fields[i])
+			return false;
+	}
+	for (size_t i = 1; i <= 2; i++) {
+		const char *colon = strchr(fields[i], ':');
+
+		is_ours |= colon && strtoul(colon + 1, NULL, 16) == port;
+	}
+	state = strtoul(fields[3], NULL, 16);
+	return is_ours && (state == TCP_FIN_WAIT1 || state == TCP_CLOSING || state == TCP_LAST_ACK);
+}
+
+static unsigned count_closing(const char *path, unsigned port)
+{
+	FILE *file = fopen(path, "re");
+	char line[512];
+	unsigned n = 0;
+
+	while (file && fgets(line, sizeof(line), file))
+		n += is_closing(line, port);
+	if (file)
+		fclose(file);
+	return n;
+}
+
+unsigned kernel_net_closing(unsigned port)
+{
+	return count_closing("/proc/net/tcp", port) + count_closing("/proc/net/tcp6", port);
 }
 
 static int change_route(struct kernel_net *net, const struct kernel_route *r, bool add)

@@ -65,6 +65,12 @@ struct kernel_wish {
  */
 int kernel_net_apply(struct kernel_net *net, const struct kernel_wish *wish);
 
+/*
+ * How many TCP connections to or from this port were closed here, and their peers haven't
+ * acknowledged the end of what we sent.
+ */
+unsigned kernel_net_closing(unsigned port);
+
 struct kernel_route {
 	struct ep_prefix prefix;
 	struct ep_prefix via; /* an address */

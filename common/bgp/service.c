@@ -17,6 +17,7 @@
 #include "common/log.h"
 
 #define MAX_STATE (8u << 20) /* bytes */
+#define BGP_PORT 179
 
 static const struct service *service;
 static const char *run_dir = "/run/edgeplex";
@@ -153,6 +154,7 @@ static cJSON *status(void)
 			 : cJSON_CreateNull());
 	cJSON_AddNumberToObject(o, "uptime_ms", host_now_ms() - started_ms);
 	cJSON_AddItemToObject(o, "neighbors", bgp_show_neighbors(service->namer, NULL));
+	cJSON_AddNumberToObject(o, "closing", kernel_net_closing(BGP_PORT));
 	cJSON_AddItemToObject(o, "rib", bgp_show_rib(service->vpn));
 	service->status(o);
 	return o;

@@ -162,6 +162,31 @@ def test_operation_goes_on_after_kills_at_every_step(bed):  # pylint: disable=un
     checks.wait_routes([EDGE, FAR])
 
 
+def learnt(edge):
+    """Which of the far edge's prefixes an edge has by BGP."""
+    return [p for p in (FAR.prefix4, FAR.prefix6) if customer.bgp_route(edge, p)]
+
+
+@pytest.mark.parametrize("hung", [False, True])
+def test_deleted_port_is_forgotten_at_once(bed, hung):  # pylint: disable=unused-argument
+    """Not after hold and restart time (30 and 120 s), as after a death. Nothing helps the CE of a VM
+    that hangs, but that doesn't keep the port from being deleted, nor the core from forgetting it."""
+    assert len(learnt(EDGE)) == 2
+    if hung:
+        os.kill(host.vm_pid(EDGE.name), signal.SIGSTOP)
+    controller.cli("port", "delete", EDGE.name, limit_s=60)
+    assert host.vm_pid(EDGE.name) is None
+    if not hung:
+        wait_until(lambda: not learnt(EDGE), 10, "its CE forgets the far side")
+    wait_until(lambda: not customer.bgp_route(FAR, EDGE.prefix4)
+               and not customer.bgp_route(FAR, EDGE.prefix6), 10, "the far CE forgets it")
+    operation = controller.query("operation", "list")["items"][0]
+    assert (operation["verb"], operation["steps"][0]["name"]) == ("delete", "withdraw")
+    assert ("doesn't answer" in operation["steps"][0]["detail"]) == hung
+    controller.cli(*controller.port_create(EDGE))
+    checks.wait_routes([EDGE, FAR])
+
+
 def test_port_whose_ce_is_late_comes_up_by_itself(bed):  # pylint: disable=unused-argument
     controller.cli("port", "delete", EDGE.name)
     customer.birdc(EDGE, "disable pe4")

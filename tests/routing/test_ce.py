@@ -380,6 +380,36 @@ def test_reconfiguring_resets_only_what_changes(net):
     net.wait_routes()
 
 
+def test_a_removed_ce_forgets_our_routes_at_once(net):
+    """Not after hold and restart time, as after a death; BIRD knows no Hard Reset, FRR does."""
+    ce3 = net.add_ce(3)
+    config = changed(["ce"], CONFIG["ce"] + [{"address": "192.168.1.3", "remote_asn": 65103}])
+    frr = net.lab.frr(ce3, "ce3", {"zebra": "", "bgpd": """
+router bgp 65103
+ no bgp ebgp-requires-policy
+ bgp graceful-restart
+ neighbor 192.168.1.1 remote-as 65000
+ neighbor 192.168.1.1 timers connect 1
+"""})
+    ce = net.up(config, whole=False)
+    learnt = {
+        "bird": lambda: "192.168.1.0/24" in ce("show route protocol pe4"),
+        "frr": lambda: "10.1.0.0/16" in json.loads(frr.vtysh("show bgp ipv4 json"))["routes"],
+    }
+    for name, has in learnt.items():
+        wait_until(has, 20, f"{name} has learnt our routes")
+    assert net.pvmd.status()["closing"] == 0
+    # A farewell that doesn't arrive is seen, and is sent again.
+    net.lab.run(net.lan, ["ip", "link", "set", "ce2", "nomaster"])
+    net.pvmd.configure(changed(["ce"], []))
+    wait_until(lambda: not learnt["frr"](), 5, "FRR has forgotten them")
+    wait_until(lambda: net.pvmd.status()["closing"] == 2, 5, "BIRD hasn't heard it")
+    assert learnt["bird"]()
+    net.lab.run(net.lan, ["ip", "link", "set", "ce2", "master", "br0"])
+    wait_until(lambda: net.pvmd.status()["closing"] == 0, 20, "BIRD has heard it")
+    wait_until(lambda: not learnt["bird"](), 5, "BIRD has forgotten them")
+
+
 # ---- restarts --------------------------------------------------------------------------------
 
 
