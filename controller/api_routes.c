@@ -139,7 +139,7 @@ static void site_delete(struct api_request *request)
 static cJSON *server_json(struct api_request *request, const struct server *server)
 {
 	cJSON *json = model_server_json(server);
-	fleet_server_describe(request->api->fleet, server->id, json);
+	fleet_server_describe(request->api->fleet, server, json);
 	return json;
 }
 
@@ -171,6 +171,8 @@ static void server_create(struct api_request *request)
 		registry_find_site(api->store, server.site, &site, &request->problem) != 0 ||
 		fleet_site_check_port(
 			api->fleet, &site, server.trunk, "/trunk", &request->problem) != 0 ||
+		(server.hostd[0] != '\0' &&
+			fleet_hostd_check(server.hostd, &request->problem) != 0) ||
 		fleet_server_open(api->fleet, &server, &opened, &request->problem) != 0)
 		return;
 	if (registry_server_create(api->store, &server, false, &request->problem) != 0) {
@@ -193,7 +195,7 @@ static void server_show(struct api_request *request)
 
 static void server_change(struct api_request *request)
 {
-	static const char *const mutable[] = {"memory_mib", NULL};
+	static const char *const mutable[] = {"memory_mib", "hostd", NULL};
 	struct api *api = request->api;
 	struct server server, changed;
 	if (registry_find_server(api->store, request->name, &server, &request->problem) != 0)
@@ -205,7 +207,11 @@ static void server_change(struct api_request *request)
 		return;
 	if (model_server_read(patched, &changed, &request->problem) == 0) {
 		changed.id = server.id;
-		if (registry_server_change(api->store, &changed, &request->problem) == 0)
+		changed.site_id = server.site_id;
+		if (changed.hostd[0] != '\0' && strcmp(changed.hostd, server.hostd) != 0)
+			fleet_hostd_check(changed.hostd, &request->problem);
+		if (request->problem.status == 0 &&
+			registry_server_change(api->store, &changed, &request->problem) == 0)
 			request->answer = server_json(request, &changed);
 	}
 	cJSON_Delete(patched);

@@ -10,10 +10,12 @@
 #include <time.h>
 
 #include "common/log.h"
+#include "controller/hostd_client.h"
 
 #define KEEPER_INTERVAL_MS 2000
 #define START_RETRY_MS 5000
 #define AUDIT_INTERVAL_MS 10000
+#define HOSTD_INFO_MS 1000
 
 int64_t fleet_now_ms(void)
 {
@@ -477,10 +479,52 @@ bool fleet_server_connected(struct fleet *fleet, int64_t server_id)
 	return connected;
 }
 
-void fleet_server_describe(struct fleet *fleet, int64_t server_id, cJSON *json)
+/* Asks a hostd what it is. Returns its hostd.info, the caller's; or NULL with `why`. */
+static cJSON *ask_hostd(const char *target, struct why *why)
+{
+	struct jsonrpc_error err = {0};
+	cJSON *info = NULL;
+	struct hostd_client *client = hostd_client_open(target, NULL, NULL, why);
+	if (client == NULL)
+		return NULL;
+	if (hostd_client_call(client, "hostd.info", NULL, HOSTD_INFO_MS, &info, &err) != 0)
+		why_set(why, EHOSTUNREACH, "%s", err.message);
+	hostd_client_close(client);
+	return info;
+}
+
+int fleet_hostd_check(const char *target, struct problem *problem)
+{
+	struct why why = {""};
+	cJSON *info = ask_hostd(target, &why);
+	if (info == NULL)
+		return problem_set(problem, 503, "hostd-unreachable", "%s", why.text);
+	cJSON_Delete(info);
+	return 0;
+}
+
+static void copy_text(cJSON *json, const char *name, const cJSON *from, const char *field)
+{
+	const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(from, field));
+	if (text != NULL)
+		cJSON_AddStringToObject(json, name, text);
+}
+
+static void describe_hostd(const char *target, cJSON *json)
+{
+	if (target[0] == '\0')
+		return;
+	cJSON *info = ask_hostd(target, NULL);
+	cJSON_AddStringToObject(json, "hostd_status", info != NULL ? "connected" : "unreachable");
+	copy_text(json, "hostd_version", info, "version");
+	copy_text(json, "hostd_listen", info, "listen");
+	cJSON_Delete(info);
+}
+
+void fleet_server_describe(struct fleet *fleet, const struct server *row, cJSON *json)
 {
 	struct hv_server_info info;
-	struct fleet_server *server = fleet_server_ref(fleet, server_id);
+	struct fleet_server *server = fleet_server_ref(fleet, row->id);
 	bool connected = server != NULL && hv_alive(server->hv);
 	cJSON_AddStringToObject(json, "status", connected ? "connected" : "unreachable");
 	if (connected && hv_server_info(server->hv, &info, NULL) == 0) {
@@ -492,6 +536,7 @@ void fleet_server_describe(struct fleet *fleet, int64_t server_id, cJSON *json)
 			json, "memory_free_mib", (double)(info.memory_free_kib / 1024));
 		cJSON_AddStringToObject(json, "accel", info.accel == HV_ACCEL_KVM ? "kvm" : "tcg");
 	}
+	describe_hostd(row->hostd, json);
 	cJSON *orphans = cJSON_AddArrayToObject(json, "unknown_vms");
 	if (server == NULL)
 		return;
@@ -792,7 +837,7 @@ static void add_nic(
 	snprintf(nic->bridge, sizeof(nic->bridge), "%s", bridge);
 }
 
-static int find_bridge(struct fleet *fleet, int64_t server_id, char bridge[MODEL_IFNAME_SIZE])
+static int find_server(struct fleet *fleet, int64_t server_id, struct server *server)
 {
 	struct server *servers;
 	size_t n;
@@ -802,7 +847,7 @@ static int find_bridge(struct fleet *fleet, int64_t server_id, char bridge[MODEL
 	err = ENOENT;
 	for (size_t i = 0; i < n; i++) {
 		if (servers[i].id == server_id) {
-			snprintf(bridge, MODEL_IFNAME_SIZE, "%s", servers[i].bridge);
+			*server = servers[i];
 			err = 0;
 		}
 	}
@@ -835,7 +880,8 @@ static int read_cmdline(struct fleet *fleet, const char *role, const char *name,
 static int start_locked(
 	struct fleet *fleet, struct fleet_vm *vm, const struct target *target, struct why *why)
 {
-	char cmdline[1024], console[384], bridge[MODEL_IFNAME_SIZE];
+	char cmdline[1024], console[384], qmp[FLEET_RUN_DIR_MAX + 64];
+	struct server server;
 	const char *name = strchr(vm->object, '/') + 1;
 	struct hv_vm_spec spec = {
 		.role = target->is_cvm ? "cvm" : "pvm",
@@ -847,7 +893,7 @@ static int start_locked(
 		.cmdline = cmdline,
 		.viommu = !target->is_cvm,
 	};
-	int err = find_bridge(fleet, target->server_id, bridge);
+	int err = find_server(fleet, target->server_id, &server);
 	if (err != 0)
 		return why_set(why, err, "its server isn't in the store");
 	snprintf(spec.name, sizeof(spec.name), "%s-%s", spec.role, name);
@@ -859,15 +905,20 @@ static int start_locked(
 		snprintf(console, sizeof(console), "%s/%s.log", fleet->console_dir, spec.name);
 		spec.console_log = console;
 	}
+	if (server.hostd[0] != '\0') {
+		snprintf(qmp, sizeof(qmp), "%s/qmp/%s.sock", fleet->run_dir, spec.uuid);
+		spec.qmp_path = qmp;
+		spec.preload = fleet->preload;
+	}
 	if (target->is_cvm) {
-		add_nic(&spec, bridge, model_pe_mac(target->site.id), target->cvm.vlan_core,
+		add_nic(&spec, server.bridge, model_pe_mac(target->site.id), target->cvm.vlan_core,
 			target->site.core_mtu);
-		add_nic(&spec, bridge, model_inside_mac(target->site.id), target->cvm.vlan_inside,
-			target->site.core_mtu);
+		add_nic(&spec, server.bridge, model_inside_mac(target->site.id),
+			target->cvm.vlan_inside, target->site.core_mtu);
 	} else {
-		add_nic(&spec, bridge, model_port_mac(target->port.id), target->port.vlan_cust,
-			target->port.mtu);
-		add_nic(&spec, bridge, model_pe_mac(target->site.id), target->port.vlan_core,
+		add_nic(&spec, server.bridge, model_port_mac(target->port.id),
+			target->port.vlan_cust, target->port.mtu);
+		add_nic(&spec, server.bridge, model_pe_mac(target->site.id), target->port.vlan_core,
 			target->site.core_mtu);
 	}
 	return hv_vm_start(vm->server->hv, &spec, why);
@@ -1141,6 +1192,8 @@ struct fleet *fleet_start(struct store *store, const struct fleet_options *optio
 	snprintf(fleet->image_dir, sizeof(fleet->image_dir), "%s", options->image_dir);
 	snprintf(fleet->kernel, sizeof(fleet->kernel), "%s/vmlinuz", fleet->image_dir);
 	snprintf(fleet->initrd, sizeof(fleet->initrd), "%s/initramfs.img", fleet->image_dir);
+	snprintf(fleet->run_dir, sizeof(fleet->run_dir), "%s", options->run_dir);
+	snprintf(fleet->preload, sizeof(fleet->preload), "%s", options->preload);
 	if (options->console_dir != NULL)
 		snprintf(
 			fleet->console_dir, sizeof(fleet->console_dir), "%s", options->console_dir);

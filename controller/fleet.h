@@ -27,9 +27,14 @@ struct fleet;
 struct fleet_site;
 struct fleet_server;
 
+#define FLEET_RUN_DIR_MAX 60 /* a monitor socket's path has more, and is limited */
+
 struct fleet_options {
 	const char *image_dir;   /* holds vmlinuz and initramfs.img, on every server */
 	const char *console_dir; /* on every server; NULL: consoles are not kept */
+	/* For VMs on servers with a hostd; both on every such server. */
+	const char *run_dir; /* monitor sockets are in its qmp/; at most FLEET_RUN_DIR_MAX bytes */
+	const char *preload; /* libedgeplex-wp.so */
 };
 
 /* Opens switches, servers and VMs that the store knows, and starts the keepers. NULL with errno. */
@@ -69,8 +74,13 @@ void fleet_server_keep(
 void fleet_server_drop(struct fleet *fleet, struct fleet_server *opened);
 void fleet_server_remove(struct fleet *fleet, int64_t server_id);
 bool fleet_server_connected(struct fleet *fleet, int64_t server_id);
-/* Adds what is known of the machine ("status", "cpus", "memory_free_mib"…). Blocks. */
-void fleet_server_describe(struct fleet *fleet, int64_t server_id, cJSON *json);
+/*
+ * Adds what is known of the machine ("status", "cpus", "memory_free_mib"…) and of its hostd, which
+ * is asked ("hostd_status"…). Blocks.
+ */
+void fleet_server_describe(struct fleet *fleet, const struct server *server, cJSON *json);
+/* Does a hostd answer there? */
+int fleet_hostd_check(const char *target, struct problem *problem);
 
 /*
  * Makes the site's switch serve what the store says. Rules that name a port which the switch lacks

@@ -89,6 +89,7 @@ struct pending_event {
 struct fleet {
 	struct store *store;
 	char image_dir[480], kernel[512], initrd[512], console_dir[256];
+	char run_dir[FLEET_RUN_DIR_MAX + 1], preload[512];
 	pthread_mutex_t lock;
 	pthread_cond_t stop_cond;
 	bool stopping;

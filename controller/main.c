@@ -31,7 +31,7 @@
 #define EXIT_USAGE 2
 
 struct options {
-	const char *socket, *state_dir, *image_dir, *console_dir;
+	const char *socket, *state_dir, *image_dir, *console_dir, *run_dir, *preload;
 };
 
 static const char usage[] =
@@ -44,6 +44,11 @@ static const char usage[] =
 	"here\n"
 	"                      (default /usr/share/edgeplex/image)\n"
 	"  --console-dir DIR   where servers write VMs' consoles (default: they are not kept)\n"
+	"  --run-dir DIR       on every server that has a hostd: VMs' monitor sockets are in its "
+	"qmp/\n"
+	"                      (default /run/edgeplex)\n"
+	"  --preload FILE      libedgeplex-wp.so, on every server that has a hostd\n"
+	"                      (default /usr/lib/edgeplex/libedgeplex-wp.so)\n"
 	"  --log-level LEVEL   error, warn, info (default) or debug\n"
 	"  --help, --version\n";
 
@@ -55,6 +60,8 @@ static int read_options(int argc, char **argv, struct options *options)
 		{"state-dir", required_argument, NULL, 'd'},
 		{"image", required_argument, NULL, 'i'},
 		{"console-dir", required_argument, NULL, 'c'},
+		{"run-dir", required_argument, NULL, 'r'},
+		{"preload", required_argument, NULL, 'p'},
 		{"log-level", required_argument, NULL, 'l'},
 		{"help", no_argument, NULL, 'h'},
 		{"version", no_argument, NULL, 'v'},
@@ -75,6 +82,19 @@ static int read_options(int argc, char **argv, struct options *options)
 			break;
 		case 'c':
 			options->console_dir = optarg;
+			break;
+		case 'r':
+			if (optarg[0] != '/' || strlen(optarg) > FLEET_RUN_DIR_MAX) {
+				fprintf(stderr,
+					"edgeplexd: --run-dir is an absolute path of at most %d "
+					"bytes\n%s",
+					FLEET_RUN_DIR_MAX, usage);
+				return EXIT_USAGE;
+			}
+			options->run_dir = optarg;
+			break;
+		case 'p':
+			options->preload = optarg;
 			break;
 		case 'l':
 			if (log_level_parse(optarg, &level) != 0) {
@@ -162,6 +182,8 @@ static int serve(const struct options *options, struct store *store, const sigse
 	const struct fleet_options fleet_options = {
 		.image_dir = options->image_dir,
 		.console_dir = options->console_dir,
+		.run_dir = options->run_dir,
+		.preload = options->preload,
 	};
 	struct engine *engine = NULL;
 	struct api *api = NULL;
@@ -198,6 +220,8 @@ int main(int argc, char **argv)
 		.socket = "/run/edgeplex/edgeplexd.sock",
 		.state_dir = "/var/lib/edgeplex",
 		.image_dir = "/usr/share/edgeplex/image",
+		.run_dir = "/run/edgeplex",
+		.preload = "/usr/lib/edgeplex/libedgeplex-wp.so",
 	};
 	sigset_t ends;
 	log_init("edgeplexd");

@@ -523,6 +523,20 @@ cJSON *model_site_json(const struct site *site)
 
 /* ---- servers, customers, CVMs ------------------------------------------------------------- */
 
+static void read_hostd(struct reader *reader, struct server *server)
+{
+	char *text = server->hostd;
+	if (!reader_string(reader, "hostd", false, text, sizeof(server->hostd)))
+		return;
+	if (strncmp(text, "unix:/", 6) != 0 || text[6] == '\0' ||
+		strpbrk(text, " \t\r\n\"") != NULL)
+		FAIL(reader, "hostd",
+			"give the socket of the server's edgeplex-hostd as this machine reaches "
+			"it, "
+			"like unix:/run/edgeplex/hostd.sock",
+			"\"%.60s\" is not the address of a hostd", text);
+}
+
 int model_server_read(const cJSON *json, struct server *server, struct problem *problem)
 {
 	*server = (struct server){.memory_mib = 4096};
@@ -537,6 +551,7 @@ int model_server_read(const cJSON *json, struct server *server, struct problem *
 			"\"%.60s\" is not a libvirt URI", server->uri);
 	reader_ifname(&reader, "bridge", server->bridge);
 	reader_ifname(&reader, "trunk", server->trunk);
+	read_hostd(&reader, server);
 	reader_number(&reader, "memory_mib", false, 256, 16777216, &server->memory_mib);
 	return reader_end(&reader);
 }
@@ -549,6 +564,10 @@ cJSON *model_server_json(const struct server *server)
 	cJSON_AddStringToObject(json, "uri", server->uri);
 	cJSON_AddStringToObject(json, "bridge", server->bridge);
 	cJSON_AddStringToObject(json, "trunk", server->trunk);
+	if (server->hostd[0] != '\0')
+		cJSON_AddStringToObject(json, "hostd", server->hostd);
+	else
+		cJSON_AddNullToObject(json, "hostd");
 	cJSON_AddNumberToObject(json, "memory_mib", server->memory_mib);
 	return json;
 }

@@ -19,6 +19,7 @@
 #define MODEL_NAME_SIZE 31   /* "[a-z][a-z0-9-]{0,29}" and a NUL */
 #define MODEL_IFNAME_SIZE 16 /* of a port of a switch, with NUL */
 #define MODEL_URI_SIZE 256
+#define MODEL_HOSTD_SIZE 113 /* "unix:" and what a socket's path may have */
 #define MODEL_UUID_SIZE 37
 #define MODEL_MAX_RR 8
 #define MODEL_MAX_ADDRESSES 8
@@ -67,7 +68,8 @@ struct server {
 	char uri[MODEL_URI_SIZE];
 	char bridge[MODEL_IFNAME_SIZE];
 	char trunk[MODEL_IFNAME_SIZE];
-	uint32_t memory_mib; /* that VMs may use together */
+	char hostd[MODEL_HOSTD_SIZE]; /* "": none, its VMs can't be moved */
+	uint32_t memory_mib;          /* that VMs may use together */
 };
 
 struct customer {

@@ -222,6 +222,40 @@ static void test_all_wrong_fields_are_named(void **state)
 	assert_string_equal(problem.errors[3].field, "/trunk");
 }
 
+#define SERVER(hostd)                                                                   \
+	"{\"name\":\"l\",\"site\":\"a\",\"uri\":\"qemu:///system\",\"bridge\":\"br0\"," \
+	"\"trunk\":\"t\"" hostd "}"
+
+static void test_a_server_may_have_a_hostd(void **state)
+{
+	static const char *const wrong[] = {SERVER(",\"hostd\":\"/run/hostd.sock\""),
+		SERVER(",\"hostd\":\"unix:\""), SERVER(",\"hostd\":\"unix:/\""),
+		SERVER(",\"hostd\":\"unix:/a b\""), SERVER(",\"hostd\":\"\"")};
+	struct problem problem = {0};
+	struct server server, again;
+
+	(void)state;
+	cJSON *json = parse(SERVER(",\"hostd\":\"unix:/run/edgeplex/hostd.sock\""));
+	assert_int_equal(model_server_read(json, &server, &problem), 0);
+	assert_string_equal(server.hostd, "unix:/run/edgeplex/hostd.sock");
+	cJSON_Delete(json);
+	json = model_server_json(&server);
+	assert_int_equal(model_server_read(json, &again, &problem), 0);
+	assert_string_equal(again.hostd, server.hostd);
+	cJSON_Delete(json);
+	json = parse(SERVER(",\"hostd\":null"));
+	assert_int_equal(model_server_read(json, &server, &problem), 0);
+	assert_string_equal(server.hostd, "");
+	cJSON_Delete(json);
+	for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+		struct problem refused = {0};
+		json = parse(wrong[i]);
+		assert_int_equal(model_server_read(json, &server, &refused), -1);
+		assert_string_equal(refused.errors[0].field, "/hostd");
+		cJSON_Delete(json);
+	}
+}
+
 static void test_json_reads_back(void **state)
 {
 	(void)state;
@@ -313,6 +347,7 @@ int main(void)
 		cmocka_unit_test(test_port_fields),
 		cmocka_unit_test(test_a_field_given_twice),
 		cmocka_unit_test(test_all_wrong_fields_are_named),
+		cmocka_unit_test(test_a_server_may_have_a_hostd),
 		cmocka_unit_test(test_json_reads_back),
 		cmocka_unit_test(test_patch),
 		cmocka_unit_test(test_macs_differ),

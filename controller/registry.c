@@ -242,6 +242,9 @@ static void check_server_against(
 	if (strcmp(server->uri, other->uri) == 0)
 		problem_field(problem, "/uri", "give every server its own libvirt",
 			"is the URI of server %s", other->name);
+	if (server->hostd[0] != '\0' && strcmp(server->hostd, other->hostd) == 0)
+		problem_field(problem, "/hostd", "give every server its own hostd",
+			"is the hostd of server %s", other->name);
 	if (server->site_id == other->site_id && strcmp(server->trunk, other->trunk) == 0)
 		problem_field(problem, "/trunk", "give every server its own trunk port",
 			"%s is the trunk of server %s", server->trunk, other->name);
@@ -301,9 +304,18 @@ out:
 int registry_server_change(
 	struct store *store, const struct server *server, struct problem *problem)
 {
+	struct server *servers = NULL;
+	size_t n = 0;
 	if (begin(store, problem) != 0)
 		return -1;
-	if (store_server_update(store, server) != 0)
+	if (store_server_list(store, &servers, &n) != 0)
+		database_failed(store, problem);
+	for (size_t i = 0; i < n; i++) {
+		if (servers[i].id != server->id)
+			check_server_against(server, &servers[i], problem);
+	}
+	free(servers);
+	if (problem->status == 0 && store_server_update(store, server) != 0)
 		database_failed(store, problem);
 	return finish(store, false, problem);
 }

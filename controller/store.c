@@ -75,6 +75,7 @@ static const char *const migrations[] = {
 	" detail TEXT NOT NULL, PRIMARY KEY (operation_id, position)) STRICT;"
 	"CREATE TABLE events (id INTEGER PRIMARY KEY AUTOINCREMENT, time_ms INTEGER NOT NULL,"
 	" severity TEXT NOT NULL, object TEXT NOT NULL, text TEXT NOT NULL) STRICT;",
+	"ALTER TABLE servers ADD COLUMN hostd TEXT NOT NULL DEFAULT '';",
 };
 
 #define SCHEMA_VERSION ((int)(sizeof(migrations) / sizeof(migrations[0])))
@@ -502,18 +503,19 @@ int store_site_list(struct store *store, struct site **sites, size_t *n)
 
 /* ---- servers ------------------------------------------------------------------------------ */
 
-#define SERVER_SELECT                                                                    \
-	"SELECT s.id, s.name, s.site_id, t.name, s.uri, s.bridge, s.trunk, s.memory_mib" \
+#define SERVER_SELECT                                                                     \
+	"SELECT s.id, s.name, s.site_id, t.name, s.uri, s.bridge, s.trunk, s.memory_mib," \
+	" s.hostd"                                                                        \
 	" FROM servers s JOIN sites t ON t.id = s.site_id"
 
 int store_server_insert(struct store *store, struct server *server)
 {
 	lock(store);
 	int err = run(store, true,
-		"INSERT INTO servers (name, site_id, uri, bridge, trunk, memory_mib)"
-		" VALUES (?,?,?,?,?,?)",
-		"sisssi", server->name, server->site_id, server->uri, server->bridge, server->trunk,
-		(int64_t)server->memory_mib);
+		"INSERT INTO servers (name, site_id, uri, bridge, trunk, memory_mib, hostd)"
+		" VALUES (?,?,?,?,?,?,?)",
+		"sisssis", server->name, server->site_id, server->uri, server->bridge,
+		server->trunk, (int64_t)server->memory_mib, server->hostd);
 	if (err == 0)
 		server->id = sqlite3_last_insert_rowid(store->db);
 	unlock(store);
@@ -523,8 +525,8 @@ int store_server_insert(struct store *store, struct server *server)
 int store_server_update(struct store *store, const struct server *server)
 {
 	lock(store);
-	int err = run(store, true, "UPDATE servers SET memory_mib = ? WHERE id = ?", "ii",
-		(int64_t)server->memory_mib, server->id);
+	int err = run(store, true, "UPDATE servers SET memory_mib = ?, hostd = ? WHERE id = ?",
+		"isi", (int64_t)server->memory_mib, server->hostd, server->id);
 	unlock(store);
 	return err;
 }
@@ -551,6 +553,7 @@ static int read_server(struct store *store, sqlite3_stmt *stmt, void *item)
 	col_text(stmt, 4, server->uri, sizeof(server->uri));
 	col_text(stmt, 5, server->bridge, sizeof(server->bridge));
 	col_text(stmt, 6, server->trunk, sizeof(server->trunk));
+	col_text(stmt, 8, server->hostd, sizeof(server->hostd));
 	return 0;
 }
 

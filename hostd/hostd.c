@@ -55,7 +55,8 @@ struct hostd {
 	const char *run_dir;
 	uint64_t staging_limit;
 	struct link_keys *keys;
-	int listen_fd; /* for other hostds */
+	const char *listen; /* for other hostds */
+	int listen_fd;
 	struct control *control;
 	pthread_mutex_t lock;
 	pthread_cond_t left; /* a thread of ours has ended */
@@ -461,6 +462,7 @@ static int hostd_info(struct hostd *hostd, cJSON **result)
 
 	cJSON_AddStringToObject(info, "version", VERSION);
 	cJSON_AddNumberToObject(info, "protocol", FRAME_VERSION);
+	cJSON_AddStringToObject(info, "listen", hostd->listen);
 	cJSON_AddNumberToObject(info, "staging_limit_bytes", (double)hostd->staging_limit);
 	list = cJSON_AddArrayToObject(info, "copies");
 	pthread_mutex_lock(&hostd->lock);
@@ -778,6 +780,7 @@ int main(int argc, char **argv)
 	log_init("edgeplex-hostd");
 	log_set_level(level);
 	hostd.run_dir = o.run_dir;
+	hostd.listen = o.listen;
 	hostd.staging_limit = (uint64_t)megabytes << 20;
 	if (link_keys_load(o.cert, o.key, o.ca, &hostd.keys, why) != 0) {
 		log_error("can't use the certificates: %s", why);

@@ -114,6 +114,9 @@ static void test_bodies(void **state)
 		"\"addresses\":[\"192.168.1.1/30\",\"fd00:a1::1/64\"],\"ce\":["
 		"{\"address\":\"192.168.1.2\",\"asn\":65101},"
 		"{\"address\":\"fd00:a1::2\",\"asn\":4200000000,\"max_prefixes\":5000}]}");
+	assert_body("server set s --hostd none", "{\"hostd\":null}");
+	assert_body("server set s --hostd unix:/a --memory-mib 512",
+		"{\"hostd\":\"unix:/a\",\"memory_mib\":512}");
 	assert_body("port set p --ce-mac none --timeout 5", "{\"ce_mac\":null}");
 	assert_body("port set p --ce-mac 52:54:00:00:00:01", "{\"ce_mac\":\"52:54:00:00:00:01\"}");
 	assert_body("customer create green", "{\"name\":\"green\"}");

@@ -169,7 +169,8 @@ static const struct resource_column server_columns[] = {{TABLE_LEFT("NAME"), "na
 	{TABLE_LEFT("SITE"), "site", NULL}, {TABLE_LEFT("URI"), "uri", NULL},
 	{TABLE_LEFT("BRIDGE"), "bridge", NULL}, {TABLE_LEFT("TRUNK"), "trunk", NULL},
 	{TABLE_RIGHT("MEMORY"), "memory_mib", resource_cell_mib},
-	{TABLE_LEFT("STATUS"), "status", resource_cell_state}, END_COLUMNS};
+	{TABLE_LEFT("STATUS"), "status", resource_cell_state},
+	{TABLE_LEFT("HOSTD"), "hostd_status", resource_cell_state}, END_COLUMNS};
 static const struct resource servers = {"/v1/servers", "name", server_columns};
 
 #define MEMORY_OPTION(must)                                                                     \
@@ -177,6 +178,14 @@ static const struct resource servers = {"/v1/servers", "name", server_columns};
 		.name = "memory-mib", .value = "MIB",                                           \
 		.help = "memory that virtual machines may use together", .field = "memory_mib", \
 		.type = VALUE_NUMBER, .required = (must)                                        \
+	}
+
+#define HOSTD_OPTION(must)                                                            \
+	{                                                                             \
+		.name = "hostd", .value = "TARGET|none",                              \
+		.help = "its edgeplex-hostd, such as unix:/run/edgeplex/hostd.sock; " \
+			"\"none\", the default: its virtual machines can't be moved", \
+		.field = "hostd", .type = VALUE_OR_NONE, .required = (must)           \
 	}
 
 static const struct option server_options[] = {{.name = "site",
@@ -200,9 +209,10 @@ static const struct option server_options[] = {{.name = "site",
 		.help = "port of the edge switch that leads to that bridge",
 		.field = "trunk",
 		.required = true},
-	MEMORY_OPTION(false), END_OPTIONS};
+	HOSTD_OPTION(false), MEMORY_OPTION(false), END_OPTIONS};
 
-static const struct option server_set_options[] = {MEMORY_OPTION(false), END_OPTIONS};
+static const struct option server_set_options[] = {
+	HOSTD_OPTION(false), MEMORY_OPTION(false), END_OPTIONS};
 
 static const struct verb server_verbs[] = {
 	{.name = "list", .summary = "list the servers", .run = resource_run_list},
@@ -212,7 +222,7 @@ static const struct verb server_verbs[] = {
 		.run = resource_run_show},
 	{.name = "create",
 		.summary = "add a server, on which virtual machines may be placed",
-		.details = "Connects to its libvirt.",
+		.details = "Connects to its libvirt and its hostd.",
 		.example = "server create a-left --site a --uri qemu+ssh://left.a/system "
 			   "--bridge br0 --trunk trunk-left",
 		.arguments = {{.name = "NAME", .help = "the new server's name", .field = "name"}},

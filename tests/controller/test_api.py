@@ -6,9 +6,11 @@ started, so that nothing tries to run them.
 """
 
 import json
+import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 
 import pytest
@@ -17,10 +19,14 @@ from daemon import Daemon
 from drivers import Switch
 from lib.lab import Lab, wait_until
 
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, f"{HERE}/../hostd")
+from hostlab import Certificates, Hostd  # noqa: E402  pylint: disable=wrong-import-position
+
 # A server that nothing answers for, CVMs, and two ports at site a. A port has two VLANs.
 SEED = """
 INSERT INTO servers VALUES (1, 'a-left', 1, 'qemu:///system?socket=/nonexistent/sock', 'br0',
-    'trunk-left', 4096);
+    'trunk-left', 4096, '');
 INSERT INTO cvms VALUES (1, 1, 1, '00000000-0000-4000-8000-000000000001', 100, 101, '100.64.1.1',
     0, 0);
 INSERT INTO ports VALUES (1, 'green-a', 1, 1, 'cust1', 0, 1500, NULL, '');
@@ -60,6 +66,7 @@ class Bench:
     """A switch with sites a and b, a controller, customers green and red."""
 
     def __init__(self, lab):
+        self.lab = lab
         self.switch = Switch(lab, lab.netns("edge"), "ovs")
         ports = ["core", "trunk-left", "trunk-right", "cust1", "cust2"]
         self.targets = []
@@ -210,6 +217,10 @@ def test_a_site_comes_changes_and_goes(bench):
     ({"trunk": "trunk-7"}, "/trunk"),
     ({"memory_mib": 0}, "/memory_mib"),
     ({"memory": 1024}, "/memory"),
+    ({"hostd": "/run/edgeplex/hostd.sock"}, "/hostd"),
+    ({"hostd": "unix:hostd.sock"}, "/hostd"),
+    ({"hostd": "unix:/" + "x" * 108}, "/hostd"),
+    ({"hostd": 7}, "/hostd"),
 ])
 def test_wrong_servers(api, changes, field):
     refused(api, api("POST", "/v1/servers", server(**changes)), 422, field)
@@ -221,6 +232,32 @@ def test_server_out_of_reach(api):
 
 def test_server_in_use(api):
     refused(api, api("DELETE", "/v1/servers/a-left"), 409, None, "green-a")
+
+
+def test_a_server_gets_a_hostd_and_loses_it(bench, changes):
+    lab, api = bench.lab, bench.api
+    Certificates(lab).issue("hostd-a")
+    ns = lab.netns("hostd")
+    lab.run(ns, ["ip", "link", "set", "lo", "up"])
+    hostd = Hostd(lab, ns, "hostd-a", 7001)
+    target = f"unix:{hostd.socket_path}"
+    before = api("GET", "/v1/servers/a-left").body
+    assert before["hostd"] is None and "hostd_status" not in before
+    missing = api("PATCH", "/v1/servers/a-left", {"hostd": "unix:/nonexistent/hostd.sock"})
+    refused(api, missing, 503, None, "/nonexistent/hostd.sock", "edgeplex-hostd")
+    refused(api, api("PATCH", "/v1/servers/a-left", {"hostd": "hostd"}), 422, "/hostd", "unix:/run")
+    assert api("GET", "/v1/servers/a-left").body == before
+
+    shown = api("PATCH", "/v1/servers/a-left", {"hostd": target, "memory_mib": 2048}).body
+    assert (shown["hostd"], shown["memory_mib"]) == (target, 2048)
+    assert shown["hostd_status"] == "connected" and shown["hostd_version"]
+    assert api("GET", "/v1/servers").body["items"] == [shown]
+    refused(api, api("POST", "/v1/servers", server(hostd=target)), 422, "/hostd", "a-left")
+    hostd.kill()
+    assert api("GET", "/v1/servers/a-left").body["hostd_status"] == "unreachable"
+    # What is not changed is not asked for.
+    assert api("PATCH", "/v1/servers/a-left", {"memory_mib": 4096}).status == 200
+    assert api("PATCH", "/v1/servers/a-left", {"hostd": None}).body == before
 
 
 # ---- customers -----------------------------------------------------------------------------
@@ -603,3 +640,19 @@ def test_a_port_that_the_switch_lost_holds_up_no_other_customer(bench):
     api.seed("""DELETE FROM operation_steps; DELETE FROM operations;
         DELETE FROM pvms WHERE port_id > 79; DELETE FROM ports WHERE id > 79;""")
     api.start()
+
+
+def test_an_old_database_is_taken_over():
+    with Lab("old") as lab:
+        api = Daemon(lab, start=False)
+        os.mkdir(api.state)
+        with open(f"{HERE}/data/schema-1.sql", encoding="utf-8") as file:
+            api.seed(file.read())
+        api.start()
+        found = api("GET", "/v1/servers/a-left").body
+        assert (found["hostd"], found["memory_mib"], found["site"]) == (None, 2048, "a")
+        assert api("GET", "/v1/ports/green-a").body["label"] == 1000
+        assert api.stop(signal.SIGTERM) == 0
+        # Once more: nothing is left to be taken over.
+        api.start()
+        assert api("GET", "/v1/servers/a-left").body["hostd"] is None
