@@ -187,13 +187,15 @@ static struct copies copies_of(const struct fabric_port *port)
 static void add_control(struct builder *b, const struct fabric_port *port, struct head head,
 	const char *end, const char *ip, const char *ipv6)
 {
+	/* BGP, whoever opened the session; BFD, its echo (RFC 5881), BFD over hops (RFC 5883). */
 	static const struct {
 		const char *protocol, *port;
 	} kinds[] = {
-		{"tcp", "tp_src=179"}, /* BGP, whoever of the two opened the session */
-		{"tcp", "tp_dst=179"}, {"udp", "tp_dst=3784"}, /* BFD: RFC 5881 4 */
-		{"udp", "tp_dst=3785"},                        /* its echo */
-		{"udp", "tp_dst=4784"},                        /* over several hops: RFC 5883 5 */
+		{"tcp", "tp_src=179"},
+		{"tcp", "tp_dst=179"},
+		{"udp", "tp_dst=3784"},
+		{"udp", "tp_dst=3785"},
+		{"udp", "tp_dst=4784"},
 	};
 	char address[EP_PREFIX_STRLEN];
 

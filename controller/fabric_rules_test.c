@@ -137,6 +137,17 @@ static void test_every_rule_has_an_owner(void **state)
 	fabric_rules_free(rules);
 }
 
+static void unique_matches(const struct fabric_rules *rules)
+{
+	for (size_t i = 0; i < rules->n; i++)
+		for (size_t j = 0; j < i; j++)
+			assert_false(
+				rules->rules[i].table == rules->rules[j].table &&
+				rules->rules[i].priority == rules->rules[j].priority &&
+				strcmp(rules->rules[i].in_port, rules->rules[j].in_port) == 0 &&
+				strcmp(rules->rules[i].match, rules->rules[j].match) == 0);
+}
+
 static void test_matches_are_unique(void **state)
 {
 	struct fabric_rules *rules;
@@ -145,13 +156,7 @@ static void test_matches_are_unique(void **state)
 	(void)state;
 	sample_init(&s);
 	assert_int_equal(fabric_rules_compute(&s.site, &rules, NULL), 0);
-	for (size_t i = 0; i < rules->n; i++)
-		for (size_t j = 0; j < i; j++)
-			assert_false(
-				rules->rules[i].table == rules->rules[j].table &&
-				rules->rules[i].priority == rules->rules[j].priority &&
-				strcmp(rules->rules[i].in_port, rules->rules[j].in_port) == 0 &&
-				strcmp(rules->rules[i].match, rules->rules[j].match) == 0);
+	unique_matches(rules);
 	fabric_rules_free(rules);
 }
 
@@ -249,6 +254,461 @@ static void test_empty_site(void **state)
 	for (size_t i = 0; i < rules->n; i++)
 		assert_true(rules->rules[i].table != 0 || rules->rules[i].n_outputs == 0);
 	fabric_rules_free(rules);
+}
+
+/* ---- a PVM that is being moved ------------------------------------------------------------- */
+
+enum { MOVED = 1, MOVED_ID = 10 + MOVED, CUST_VLAN = 202, CORE_VLAN = 203 };
+static const enum fabric_phase phases[] = {FABRIC_AT_SOURCE, FABRIC_CONTROL_IN,
+	FABRIC_CONTROL_MOVED, FABRIC_DATA_MOVED, FABRIC_AT_DESTINATION};
+
+static void move_to(struct sample *s, const char *trunk, enum fabric_phase phase)
+{
+	snprintf(s->ports[MOVED].to_trunk, FABRIC_PORT_LEN, "%s", trunk);
+	s->ports[MOVED].phase = phase;
+}
+
+static struct fabric_rules *rules_in(enum fabric_phase phase)
+{
+	struct fabric_rules *rules;
+	struct sample s;
+
+	sample_init(&s);
+	move_to(&s, "dest", phase);
+	assert_int_equal(fabric_rules_compute(&s.site, &rules, NULL), 0);
+	return rules;
+}
+
+static bool identical(const struct fabric_rule *a, const struct fabric_rule *b)
+{
+	return same_rule(a, b) && a->untag == b->untag && a->goto_table == b->goto_table &&
+	       strcmp(a->edit, b->edit) == 0 && a->n_outputs == b->n_outputs &&
+	       (a->n_outputs == 0 ||
+		       memcmp(a->outputs, b->outputs, a->n_outputs * sizeof(a->outputs[0])) == 0);
+}
+
+static void all_identical(const struct fabric_rules *a, const struct fabric_rules *b)
+{
+	assert_int_equal(a->n, b->n);
+	for (size_t i = 0; i < a->n; i++)
+		assert_true(identical(&a->rules[i], &b->rules[i]));
+}
+
+static void test_before_and_after_a_move(void **state)
+{
+	struct fabric_rules *at_rest, *moving;
+	struct sample s;
+
+	(void)state;
+	sample_init(&s);
+	assert_int_equal(fabric_rules_compute(&s.site, &at_rest, NULL), 0);
+	moving = rules_in(FABRIC_AT_SOURCE);
+	all_identical(at_rest, moving);
+	fabric_rules_free(at_rest);
+	fabric_rules_free(moving);
+
+	snprintf(s.ports[MOVED].trunk, FABRIC_PORT_LEN, "dest");
+	assert_int_equal(fabric_rules_compute(&s.site, &at_rest, NULL), 0);
+	moving = rules_in(FABRIC_AT_DESTINATION);
+	all_identical(at_rest, moving);
+	fabric_rules_free(at_rest);
+	fabric_rules_free(moving);
+}
+
+#define GATEWAY_ANSWER \
+	"vlan_tci=0,dl_dst=02:ed:00:00:00:01,arp,arp_op=2,arp_spa=192.0.2.1,arp_tpa=192.0.2.2"
+
+/* Whatever else is there stays byte for byte what it was, so its counters and traffic go on. */
+static void test_a_move_leaves_the_others(void **state)
+{
+	struct fabric_rules *before = rules_in(FABRIC_AT_SOURCE);
+
+	(void)state;
+	for (size_t p = 1; p < sizeof(phases) / sizeof(phases[0]); p++) {
+		struct fabric_rules *after = rules_in(phases[p]);
+		const uint64_t own = fabric_cookie(FABRIC_OWNER_PORT, MOVED_ID);
+		size_t i = 0, j = 0, compared = 0;
+
+		for (;; i++, j++, compared++) {
+			while (i < before->n && before->rules[i].cookie == own)
+				i++;
+			while (j < after->n && after->rules[j].cookie == own)
+				j++;
+			if (i == before->n || j == after->n)
+				break;
+			if (strcmp(before->rules[i].match, GATEWAY_ANSWER) == 0)
+				assert_true(same_rule(&before->rules[i], &after->rules[j]));
+			else
+				assert_true(identical(&before->rules[i], &after->rules[j]));
+		}
+		assert_true(i == before->n && j == after->n);
+		assert_true(compared > 50);
+		fabric_rules_free(after);
+	}
+	fabric_rules_free(before);
+}
+
+/* The rule with this in_port ("": any) and match. */
+static const struct fabric_rule *find_from(
+	const struct fabric_rules *rules, const char *in_port, const char *match)
+{
+	for (size_t i = 0; i < rules->n; i++)
+		if (strcmp(rules->rules[i].in_port, in_port) == 0 &&
+			strcmp(rules->rules[i].match, match) == 0)
+			return &rules->rules[i];
+	return NULL;
+}
+
+static void goes_to(const struct fabric_rule *rule, const char *port, uint16_t vlan)
+{
+	assert_non_null(rule);
+	assert_int_equal(rule->n_outputs, 1);
+	assert_string_equal(rule->outputs[0].port, port);
+	assert_int_equal(rule->outputs[0].vlan, vlan);
+}
+
+/* Frames of one kind, from either trunk: let through from those of `copies`, from no other. */
+static void says(const struct fabric_rules *rules, const char *copies, const char *match,
+	const char *port, uint16_t vlan)
+{
+	static const char *const trunks[] = {"trunk", "dest"};
+
+	for (int i = 0; i < 2; i++) {
+		const struct fabric_rule *rule = find_from(rules, trunks[i], match);
+
+		if (!strchr(copies, "SD"[i])) {
+			assert_null(rule);
+			continue;
+		}
+		assert_non_null(rule);
+		assert_int_equal(rule->priority, 100);
+		if (port)
+			goes_to(rule, port, vlan);
+		else
+			assert_int_equal(rule->goto_table, 3);
+	}
+}
+
+struct expectation {
+	const char *control_in, *control_out, *data_in, *data_out;
+};
+
+static const struct expectation expectations[] = {
+	[FABRIC_AT_SOURCE] = {"S", "S", "S", "S"},
+	[FABRIC_CONTROL_IN] = {"D", "S", "S", "S"},
+	[FABRIC_CONTROL_MOVED] = {"D", "D", "S", "S"},
+	[FABRIC_DATA_MOVED] = {"D", "D", "D", "SD"},
+	[FABRIC_AT_DESTINATION] = {"D", "D", "D", "D"},
+};
+
+static const char *trunk_of(const char *copy)
+{
+	return copy[0] == 'S' ? "trunk" : "dest";
+}
+
+#define PVM "dl_vlan=202,dl_src=02:ed:00:00:02:01"
+#define PVM_CORE "dl_vlan=203,dl_src=02:ed:00:00:00:01"
+#define CVM_INSIDE "dl_vlan=101,dl_src=02:ed:00:00:01:01"
+#define FROM_CUSTOMER "vlan_tci=0"
+#define TO_PVM "dl_dst=02:ed:00:00:02:01"
+
+static void test_who_hears_what(void **state)
+{
+	(void)state;
+	for (size_t p = 0; p < sizeof(phases) / sizeof(phases[0]); p++) {
+		const struct expectation *e = &expectations[phases[p]];
+		const char *control = trunk_of(e->control_in), *data = trunk_of(e->data_in);
+		struct fabric_rules *rules = rules_in(phases[p]);
+
+		goes_to(find_from(rules, "cust1",
+				FROM_CUSTOMER ",arp," TO_PVM ",arp_spa=192.168.1.0/30"),
+			control, CUST_VLAN);
+		goes_to(find_from(rules, "cust1", FROM_CUSTOMER ",ip," TO_PVM), data, CUST_VLAN);
+		goes_to(find_from(rules, "cust1", FROM_CUSTOMER ",ipv6," TO_PVM), data, CUST_VLAN);
+		goes_to(find_from(rules, "core",
+				"vlan_tci=0,dl_dst=02:ed:00:00:00:01,mpls,mpls_label=1001,"
+				"mpls_bos=1"),
+			data, CORE_VLAN);
+		goes_to(find_from(rules, "", "metadata=2,mpls,mpls_label=1001,mpls_bos=1"), data,
+			CORE_VLAN);
+		goes_to(find_from(rules, "trunk",
+				CVM_INSIDE ",tcp,nw_src=100.64.1.1,nw_dst=100.64.1.11,tp_src=179"),
+			control, CORE_VLAN);
+		fabric_rules_free(rules);
+	}
+}
+
+static void test_who_says_what(void **state)
+{
+	(void)state;
+	for (size_t p = 0; p < sizeof(phases) / sizeof(phases[0]); p++) {
+		const struct expectation *e = &expectations[phases[p]];
+		struct fabric_rules *rules = rules_in(phases[p]);
+
+		says(rules, e->control_out, PVM ",arp", "cust1", 0);
+		says(rules, e->data_out, PVM ",ip", "cust1", 0);
+		says(rules, e->data_out, PVM ",ipv6", "cust1", 0);
+		says(rules, e->data_out, PVM_CORE ",mpls", NULL, 0);
+		says(rules, e->control_out,
+			PVM_CORE ",arp,arp_op=1,arp_sha=02:ed:00:00:00:01,arp_spa=192.0.2.2,"
+				 "arp_tpa=192.0.2.1",
+			"core", 0);
+		says(rules, e->control_out,
+			PVM_CORE ",tcp,nw_src=100.64.1.11,nw_dst=100.64.1.1,tp_dst=179", "trunk",
+			101);
+		says(rules, e->control_out, PVM_CORE ",icmp,nw_src=100.64.1.11,nw_dst=100.64.1.1",
+			"trunk", 101);
+		fabric_rules_free(rules);
+	}
+}
+
+/* Kinds of control frames: what follows the rest of the match. %s: src or dst. */
+static const char *const control_kinds[] = {
+	"tcp,tp_src=179,nw_%s=192.168.1.1",
+	"tcp,tp_dst=179,nw_%s=192.168.1.1",
+	"udp,tp_dst=3784,nw_%s=192.168.1.1",
+	"udp,tp_dst=3785,nw_%s=192.168.1.1",
+	"udp,tp_dst=4784,nw_%s=192.168.1.1",
+	"tcp6,tp_src=179,ipv6_%s=fd00:a1::1",
+	"tcp6,tp_dst=179,ipv6_%s=fd00:a1::1",
+	"udp6,tp_dst=3784,ipv6_%s=fd00:a1::1",
+	"udp6,tp_dst=3785,ipv6_%s=fd00:a1::1",
+	"udp6,tp_dst=4784,ipv6_%s=fd00:a1::1",
+	"icmp6,icmp_type=133",
+	"icmp6,icmp_type=134",
+	"icmp6,icmp_type=135",
+	"icmp6,icmp_type=136",
+	"icmp6,icmp_type=137",
+};
+
+/* Control apart from data: above what lets the rest through, below what customers must not say. */
+static void test_control_apart(void **state)
+{
+	(void)state;
+	for (size_t p = 0; p < sizeof(phases) / sizeof(phases[0]); p++) {
+		const enum fabric_phase phase = phases[p];
+		struct fabric_rules *rules = rules_in(phase);
+
+		for (size_t k = 0; k < sizeof(control_kinds) / sizeof(control_kinds[0]); k++) {
+			const struct fabric_rule *rule;
+			char kind[64], match[128];
+
+			snprintf(kind, sizeof(kind), control_kinds[k], "dst");
+			snprintf(match, sizeof(match), FROM_CUSTOMER "," TO_PVM ",%s", kind);
+			rule = find_from(rules, "cust1", match);
+			if (phase == FABRIC_CONTROL_IN || phase == FABRIC_CONTROL_MOVED) {
+				goes_to(rule, "dest", CUST_VLAN);
+				assert_int_equal(rule->priority, 150);
+			} else {
+				assert_null(rule);
+			}
+
+			snprintf(kind, sizeof(kind), control_kinds[k], "src");
+			snprintf(match, sizeof(match), PVM ",%s", kind);
+			rule = find_from(rules, "trunk", match);
+			if (phase == FABRIC_CONTROL_MOVED || phase == FABRIC_DATA_MOVED) {
+				assert_non_null(rule);
+				assert_int_equal(rule->priority, 200);
+				assert_int_equal(rule->n_outputs, 0);
+				assert_int_equal(rule->goto_table, FABRIC_DROP);
+			} else {
+				assert_null(rule);
+			}
+			rule = find_from(rules, "dest", match);
+			if (phase == FABRIC_CONTROL_MOVED)
+				goes_to(rule, "cust1", 0);
+			else
+				assert_null(rule);
+		}
+		fabric_rules_free(rules);
+	}
+}
+
+/* From either trunk nothing but what the moved PVM may say there; from the new one nothing yet. */
+static void test_trunks_during_a_move(void **state)
+{
+	(void)state;
+	for (size_t p = 0; p < sizeof(phases) / sizeof(phases[0]); p++) {
+		struct fabric_rules *rules = rules_in(phases[p]);
+		size_t from_dest = 0, from_source = 0;
+
+		for (size_t i = 0; i < rules->n; i++) {
+			const struct fabric_rule *rule = &rules->rules[i];
+			const bool own = strncmp(rule->match, "dl_vlan=202,", 12) == 0 ||
+					 strncmp(rule->match, "dl_vlan=203,", 12) == 0;
+
+			if (strcmp(rule->in_port, "dest") == 0) {
+				assert_true(own);
+				assert_int_equal(
+					rule->cookie, fabric_cookie(FABRIC_OWNER_PORT, MOVED_ID));
+				from_dest++;
+			} else if (strcmp(rule->in_port, "trunk") == 0) {
+				from_source += own;
+			}
+		}
+		assert_int_equal(from_dest > 0, phases[p] >= FABRIC_CONTROL_MOVED);
+		assert_int_equal(from_source > 0, phases[p] <= FABRIC_DATA_MOVED);
+		fabric_rules_free(rules);
+	}
+}
+
+static void test_gateway_answers_during_a_move(void **state)
+{
+	static const char *const expected[] = {[FABRIC_AT_SOURCE] = "S",
+		[FABRIC_CONTROL_IN] = "SD",
+		[FABRIC_CONTROL_MOVED] = "SD",
+		[FABRIC_DATA_MOVED] = "SD",
+		[FABRIC_AT_DESTINATION] = "D"};
+
+	(void)state;
+	for (size_t p = 0; p < sizeof(phases) / sizeof(phases[0]); p++) {
+		struct fabric_rules *rules = rules_in(phases[p]);
+		const struct fabric_rule *rule = find_from(rules, "core", GATEWAY_ANSWER);
+		char got[8] = "";
+		size_t others = 0;
+
+		assert_non_null(rule);
+		for (size_t i = 0; i < rule->n_outputs; i++) {
+			if (rule->outputs[i].vlan == CORE_VLAN)
+				strcat(got, strcmp(rule->outputs[i].port, "trunk") ? "D" : "S");
+			else
+				others++;
+		}
+		assert_string_equal(got, expected[phases[p]]);
+		assert_int_equal(others, PORTS); /* the CVM, and PVMs that stay */
+		fabric_rules_free(rules);
+	}
+}
+
+static void test_matches_are_unique_during_a_move(void **state)
+{
+	(void)state;
+	for (size_t p = 0; p < sizeof(phases) / sizeof(phases[0]); p++) {
+		struct fabric_rules *rules = rules_in(phases[p]);
+
+		unique_matches(rules);
+		fabric_rules_free(rules);
+	}
+}
+
+/* ---- the difference of two sets ------------------------------------------------------------ */
+
+struct patch {
+	const struct fabric_rules *before, *after;
+	bool *gone, *come;
+	size_t n;
+};
+
+static void note_difference(void *ctx, const struct fabric_rule *rule, bool is_after)
+{
+	struct patch *patch = ctx;
+	size_t i = (size_t)(rule - (is_after ? patch->after : patch->before)->rules);
+
+	assert_true(i < (is_after ? patch->after : patch->before)->n);
+	assert_false((is_after ? patch->come : patch->gone)[i]); /* once */
+	(is_after ? patch->come : patch->gone)[i] = true;
+	patch->n++;
+}
+
+static bool has_identical(const struct fabric_rules *rules, const struct fabric_rule *rule)
+{
+	for (size_t i = 0; i < rules->n; i++)
+		if (identical(&rules->rules[i], rule))
+			return true;
+	return false;
+}
+
+/* What isn't named is in both; returns how many are named. */
+static size_t check_difference(const struct fabric_rules *before, const struct fabric_rules *after)
+{
+	struct patch patch = {.before = before, .after = after};
+	size_t kept_before = 0, kept_after = 0;
+
+	patch.gone = calloc(before->n, sizeof(bool));
+	patch.come = calloc(after->n, sizeof(bool));
+	assert_true(patch.gone && patch.come);
+	fabric_rules_diff(before, after, note_difference, &patch);
+	for (size_t i = 0; i < before->n; i++) {
+		kept_before += !patch.gone[i];
+		if (!patch.gone[i])
+			assert_true(has_identical(after, &before->rules[i]));
+	}
+	for (size_t i = 0; i < after->n; i++) {
+		kept_after += !patch.come[i];
+		if (!patch.come[i])
+			assert_true(has_identical(before, &after->rules[i]));
+	}
+	assert_int_equal(kept_before, kept_after);
+	free(patch.gone);
+	free(patch.come);
+	return patch.n;
+}
+
+static size_t exact_difference(const struct fabric_rules *a, const struct fabric_rules *b)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < a->n; i++)
+		n += !has_identical(b, &a->rules[i]);
+	for (size_t i = 0; i < b->n; i++)
+		n += !has_identical(a, &b->rules[i]);
+	return n;
+}
+
+/* From any phase to any other just what differs. */
+static void test_difference_of_phases(void **state)
+{
+	(void)state;
+	for (size_t p = 0; p < sizeof(phases) / sizeof(phases[0]); p++)
+		for (size_t q = 0; q < sizeof(phases) / sizeof(phases[0]); q++) {
+			struct fabric_rules *before = rules_in(phases[p]);
+			struct fabric_rules *after = rules_in(phases[q]);
+			size_t n = check_difference(before, after);
+
+			assert_int_equal(n, exact_difference(before, after));
+			assert_int_equal(n == 0, p == q);
+			fabric_rules_free(before);
+			fabric_rules_free(after);
+		}
+}
+
+static void test_difference_of_sites(void **state)
+{
+	struct fabric_rules *full = rules_in(FABRIC_CONTROL_MOVED), *other;
+	struct fabric_port first;
+	struct sample s;
+
+	(void)state;
+	sample_init(&s);
+	first = s.ports[0];
+	s.ports[0] = s.ports[PORTS - 1]; /* another order, and one port less */
+	s.site.n_ports--;
+	assert_int_equal(fabric_rules_compute(&s.site, &other, NULL), 0);
+	check_difference(full, other);
+	check_difference(other, full);
+	fabric_rules_free(other);
+
+	s.ports[0] = first;
+	s.site.n_ports = 0;
+	s.site.cvm.present = false;
+	assert_int_equal(fabric_rules_compute(&s.site, &other, NULL), 0);
+	check_difference(full, other);
+	check_difference(other, full);
+	fabric_rules_free(other);
+	fabric_rules_free(full);
+}
+
+static void test_owners(void **state)
+{
+	struct fabric_rules *rules = rules_in(FABRIC_AT_SOURCE);
+	const struct fabric_rules *other = fabric_rules_ref(rules);
+
+	(void)state;
+	fabric_rules_free(rules);
+	assert_true(other->n > 0);
+	assert_true(other->rules[0].cookie != 0);
+	fabric_rules_free(other);
+	fabric_rules_free(NULL);
 }
 
 /* Applies a change to a good site and expects EINVAL with some words. */
@@ -357,6 +817,86 @@ static void same_inside(struct sample *s)
 	s->ports[0].inside_address = s->site.cvm.inside_address;
 }
 
+static void move_to_itself(struct sample *s)
+{
+	move_to(s, "trunk", FABRIC_AT_SOURCE);
+}
+
+static void move_to_nowhere(struct sample *s)
+{
+	move_to(s, "", FABRIC_CONTROL_IN);
+}
+
+static void move_without_phase(struct sample *s)
+{
+	move_to(s, "dest", (enum fabric_phase)5);
+}
+
+static void move_with_action(struct sample *s)
+{
+	move_to(s, "a,actions=drop", FABRIC_CONTROL_IN);
+}
+
+static void move_unterminated(struct sample *s)
+{
+	memset(s->ports[MOVED].to_trunk, 'x', FABRIC_PORT_LEN);
+}
+
+static void move_to_customer(struct sample *s)
+{
+	move_to(s, "cust2", FABRIC_AT_SOURCE);
+}
+
+static void move_to_core(struct sample *s)
+{
+	move_to(s, "core", FABRIC_DATA_MOVED);
+}
+
+static void move_onto_vlan(struct sample *s)
+{
+	move_to(s, "dest", FABRIC_AT_SOURCE);
+	snprintf(s->ports[2].trunk, FABRIC_PORT_LEN, "dest");
+	s->ports[2].core_vlan = CUST_VLAN;
+}
+
+static void move_onto_vlan_of_another_move(struct sample *s)
+{
+	move_to(s, "dest", FABRIC_AT_DESTINATION);
+	snprintf(s->ports[2].trunk, FABRIC_PORT_LEN, "third");
+	snprintf(s->ports[2].to_trunk, FABRIC_PORT_LEN, "dest");
+	s->ports[2].cust_vlan = CORE_VLAN;
+}
+
+static void move_onto_vlan_of_cvm(struct sample *s)
+{
+	move_to(s, "dest", FABRIC_CONTROL_MOVED);
+	snprintf(s->site.cvm.trunk, FABRIC_PORT_LEN, "dest");
+	s->site.cvm.inside_vlan = CUST_VLAN;
+}
+
+/* Until it is over, the place that it comes from is taken, too. */
+static void old_vlan_of_a_move(struct sample *s)
+{
+	move_to(s, "dest", FABRIC_AT_DESTINATION);
+	s->ports[2].core_vlan = CUST_VLAN;
+}
+
+static void test_contradictory_moves(void **state)
+{
+	(void)state;
+	refuse(move_to_itself, "from trunk trunk to itself");
+	refuse(move_to_nowhere, "moved to no trunk");
+	refuse(move_without_phase, "phase 5");
+	refuse(move_with_action, "letters");
+	refuse(move_unterminated, "1 to 15 characters");
+	refuse(move_to_customer, "switch port cust2 can't be both");
+	refuse(move_to_core, "switch port core can't be both");
+	refuse(move_onto_vlan, "VLAN 202 on trunk dest is used twice");
+	refuse(move_onto_vlan_of_another_move, "VLAN 203 on trunk dest is used twice");
+	refuse(move_onto_vlan_of_cvm, "VLAN 202 on trunk dest is used twice");
+	refuse(old_vlan_of_a_move, "VLAN 202 on trunk trunk is used twice");
+}
+
 static void test_contradictions(void **state)
 {
 	(void)state;
@@ -404,7 +944,19 @@ int main(void)
 		cmocka_unit_test(test_every_table_ends_in_a_decision),
 		cmocka_unit_test(test_labels_that_lead_back),
 		cmocka_unit_test(test_empty_site),
+		cmocka_unit_test(test_before_and_after_a_move),
+		cmocka_unit_test(test_a_move_leaves_the_others),
+		cmocka_unit_test(test_who_hears_what),
+		cmocka_unit_test(test_who_says_what),
+		cmocka_unit_test(test_control_apart),
+		cmocka_unit_test(test_trunks_during_a_move),
+		cmocka_unit_test(test_gateway_answers_during_a_move),
+		cmocka_unit_test(test_matches_are_unique_during_a_move),
+		cmocka_unit_test(test_difference_of_phases),
+		cmocka_unit_test(test_difference_of_sites),
+		cmocka_unit_test(test_owners),
 		cmocka_unit_test(test_contradictions),
+		cmocka_unit_test(test_contradictory_moves),
 		cmocka_unit_test(test_vlans_are_per_trunk),
 	};
 
