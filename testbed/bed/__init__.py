@@ -6,3 +6,4 @@ import sys
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, os.path.join(TOP, "tests"))  # for lib.lab, the tests' helpers
+BUILD = os.environ.get("EDGEPLEX_BUILD", f"{TOP}/build")

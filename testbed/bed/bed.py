@@ -4,7 +4,7 @@
 import os
 import time
 
-from . import controller, core, customer, host, server
+from . import controller, core, customer, host, pki, server
 from . import topology as topo
 from .parallel import together
 
@@ -19,6 +19,7 @@ def up(with_controller=True):
     host.start_supervisor()
     host.make_namespaces()
     host.make_links()
+    pki.make()
     together(
         *(lambda s=s: server.start_edge_switch(s) for s in topo.SITES),
         core.start,

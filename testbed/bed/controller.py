@@ -5,15 +5,15 @@ import json
 import os
 import subprocess
 
-from . import TOP, host
+from . import BUILD, host
 from . import topology as topo
 
-BUILD = os.environ.get("EDGEPLEX_BUILD", f"{TOP}/build")
 DIR = f"{topo.RUN}/controller"
 SOCKET = f"{DIR}/edgeplexd.sock"
 DAEMON = f"{BUILD}/edgeplexd"
 CLI = f"{BUILD}/edgeplex"
 IMAGE = f"{BUILD}/image"
+PRELOAD = f"{BUILD}/libedgeplex-wp.so"
 
 
 class CliError(host.TestbedError):
@@ -26,12 +26,14 @@ class CliError(host.TestbedError):
 
 def start():
     """Starts edgeplexd and waits until it answers. It is restarted whenever it dies."""
-    for path in (DAEMON, CLI, IMAGE):
+    for path in (DAEMON, CLI, IMAGE, PRELOAD):
         if not os.path.exists(path):
             raise host.TestbedError(f"{path} is missing; build it with `make all image`")
     os.makedirs(f"{DIR}/state", exist_ok=True)
     host.spawn("edgeplexd", [DAEMON, "--socket", SOCKET, "--state-dir", f"{DIR}/state",
-                             "--image", IMAGE], restart=True)
+                             "--image", IMAGE, "--run-dir", "/run/edgeplex",
+                             "--preload", PRELOAD, "--console-dir", "/run/edgeplex/console"],
+               restart=True)
     host.wait_daemon("edgeplexd", lambda: cli("status") is not None, "answers", limit_s=30)
     host.say(f"  controller: {SOCKET}")
 
@@ -75,7 +77,7 @@ def site_create(site):
 def server_create(server):
     """Arguments that make a server."""
     return ["server", "create", server.name, "--site", server.site, "--uri", server.uri,
-            "--bridge", "br0", "--trunk", server.trunk]
+            "--bridge", "br0", "--trunk", server.trunk, "--hostd", server.hostd]
 
 
 def port_create(edge):

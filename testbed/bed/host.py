@@ -20,7 +20,7 @@ LOGS = f"{topo.RUN}/log"
 MARK = "EDGEPLEX_TESTBED"
 # Directories that programs expect at fixed places, and that are removed again if we made them.
 FIXED_DIRS = ("/run/libvirt", "/var/lib/libvirt", "/var/cache/libvirt", "/var/log/libvirt",
-              "/etc/libvirt", "/run/openvswitch")
+              "/etc/libvirt", "/run/openvswitch", "/run/edgeplex")
 
 
 class TestbedError(RuntimeError):
@@ -147,10 +147,14 @@ def daemon_pid(name):
     return outer
 
 
-def vm_pid(port):
-    """The pid, as seen from here, of the QEMU of a port's PVM; None without one."""
+def vm_pid(port, server=None):
+    """The pid, as seen from here, of the QEMU of a port's PVM, on `server` if given: a PVM that is
+    being moved has one on two servers. None without one."""
+    where = os.stat(f"{lab.NETNS_DIR}/{server.ns}").st_ino if server else None
     for pid in processes().values():
         try:
+            if where and os.stat(f"/proc/{pid}/ns/net").st_ino != where:
+                continue
             with open(f"/proc/{pid}/cmdline", "rb") as file:
                 argv = file.read().split(b"\0")
         except OSError:
@@ -205,7 +209,8 @@ def make_namespaces():
     """Makes all of them, without IPv6 where only switches live (they would chatter)."""
     for name in topo.NAMESPACES:
         run(None, ["ip", "netns", "add", name])
-        switch_only = name in (topo.P_NS, *(s.ns for s in topo.SITES + topo.SERVERS))
+        switch_only = name in (topo.P_NS, *(s.ns for s in topo.SITES + topo.SERVERS),
+                               *(s.management_ns for s in topo.SITES))
         run(name, ["sh", "-ec", "ip link set lo up; cd /proc/sys/net/ipv6/conf;"
                    " for c in all default; do echo 0 >$c/accept_dad;"
                    f" echo {int(switch_only)} >$c/disable_ipv6; done"])
@@ -221,12 +226,17 @@ def link(ns1, if1, ns2, if2, mtu):
 
 
 def make_links():
-    """Customer links, core links and trunks."""
+    """Customer links, core links, trunks and management networks."""
     for site in topo.SITES:
         link(site.ns, "core", topo.P_NS, f"link-{site.name}", topo.BACKBONE_MTU)
         link(topo.P_NS, f"pe-{site.name}", topo.CORE_NS, f"pe-{site.name}", topo.BACKBONE_MTU)
+        run(site.management_ns, ["ip", "link", "add", "name", "servers", "up", "type", "bridge"])
         for server in site.servers:
             link(site.ns, server.trunk, server.ns, "trunk", topo.BACKBONE_MTU)
+            link(site.management_ns, server.name, server.ns, "management", 1500)
+            run(site.management_ns, ["ip", "link", "set", "dev", server.name, "master", "servers"])
+            run(server.ns, ["ip", "addr", "add", f"{server.address}/{topo.MANAGEMENT_BITS}",
+                            "dev", "management"])
         for edge in topo.CES:
             if edge.site == site.name:
                 link(site.ns, edge.switch_port, edge.ns, "pe", 1500)

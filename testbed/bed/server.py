@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""An emulated server: an own libvirtd in private mount and UTS namespaces, and an own bridge.
+"""An emulated server: private mount and UTS namespaces with a libvirtd and a hostd, and a bridge.
 
 Programs expect their directories at fixed places; each server has its own mounted there, so that
-nothing of the product has to know that servers share a machine.
+nothing of the product has to know that servers share a machine. A process without work holds the
+namespaces: what is restarted finds the same files again, VMs' memory among them.
 """
 
 import os
 import uuid
 
-from . import host, switch
+from . import BUILD, host, pki, switch
 from . import topology as topo
+
+HOSTD = f"{BUILD}/edgeplex-hostd"
 
 LIBVIRTD_CONF = """auth_unix_rw = "none"
 auth_unix_ro = "none"
@@ -39,10 +42,12 @@ mount --bind {dir}/lib /var/lib/libvirt
 mount --bind {dir}/cache /var/cache/libvirt
 mount --bind {dir}/log /var/log/libvirt
 mount --bind {dir}/etc /etc/libvirt
+mount --bind {dir}/edgeplex /run/edgeplex
 mkdir -p /var/lib/libvirt/ram
 mount -t tmpfs none /var/lib/libvirt/ram
 mount -t tmpfs none /run/lock
-exec libvirtd --pid-file /run/libvirt/libvirtd.pid
+touch {dir}/mounted
+exec sleep infinity
 """
 
 
@@ -61,7 +66,8 @@ def _users():
 def start(server):
     """Starts a server's bridge and libvirtd and waits until libvirt has looked at QEMU."""
     os.makedirs(server.dir)
-    for name in ("run", "lib", "cache", "log", "etc/qemu"):
+    for name in ("run", "lib", "cache", "log", "etc/qemu", "edgeplex/qmp", "edgeplex/console",
+                 "edgeplex/hostd"):
         os.makedirs(f"{server.dir}/{name}")
     passwd, group = _users()
     files = {
@@ -76,15 +82,37 @@ def start(server):
     switch.start(server.name, server.ns, f"{server.dir}/ovs")
     switch.add_bridge(f"{server.dir}/ovs", "br0", ["trunk"], secure=False)
     host.spawn(
-        f"{server.name}-libvirtd",
+        server.name,
         ["unshare", "--mount", "--uts", "--propagation", "private", "sh", "-c",
          MOUNTS.format(name=server.name, dir=server.dir)],
         ns=server.ns)
+    host.wait_daemon(server.name, lambda: os.path.exists(f"{server.dir}/mounted"), "mounted")
+    _spawn(server, "libvirtd", ["libvirtd", "--pid-file", "/run/libvirt/libvirtd.pid"])
+    _start_hostd(server)
     # The first question makes libvirt probe QEMU for some seconds; the first VM shouldn't pay.
     host.wait_daemon(f"{server.name}-libvirtd",
                      lambda: "qemu" in virsh(server, "domcapabilities", "--virttype", "qemu"),
                      "answers", limit_s=120)
-    host.say(f"  server {server.name}: libvirtd and bridge run")
+    host.say(f"  server {server.name}: libvirtd, hostd and bridge run")
+
+
+def _spawn(server, program, argv, restart=False):
+    """Starts one of a server's own programs."""
+    holder = host.daemons()[server.name]["pid"]
+    host.spawn(f"{server.name}-{program}",
+               ["nsenter", f"--target={holder}", "--mount", "--uts", *argv],
+               ns=server.ns, restart=restart)
+
+
+def _start_hostd(server):
+    """Starts a server's hostd, which is restarted whenever it dies."""
+    pki.issue(server.name, f"{server.dir}/hostd.pem", f"{server.dir}/hostd.key")
+    _spawn(server, "hostd",
+           [HOSTD, "--socket", "/run/edgeplex/hostd.sock", "--run-dir", "/run/edgeplex/hostd",
+            "--listen", f"{server.address}:{topo.HOSTD_PORT}", "--ca", pki.CA,
+            "--cert", f"{server.dir}/hostd.pem", "--key", f"{server.dir}/hostd.key"], restart=True)
+    host.wait_daemon(f"{server.name}-hostd",
+                     lambda: os.path.exists(f"{server.run_dir}/hostd.sock"), "listens")
 
 
 def virsh(server, *args):

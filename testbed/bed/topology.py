@@ -12,15 +12,19 @@ PROVIDER_ASN = 65000
 RR_ADDRESS = "10.0.0.100"
 # Trunks and core links carry a customer's 1500 bytes under two labels and a VLAN tag.
 BACKBONE_MTU = 1600
+MANAGEMENT_BITS = 24
+HOSTD_PORT = 7400
 
 
 @dataclass(frozen=True)
 class Server:
-    """A server: libvirtd and a bridge, joined to its site's edge switch by a trunk."""
+    """A server: libvirtd, hostd and a bridge, joined to its site's edge switch by a trunk, and to
+    the site's other servers by a management network."""
 
     name: str
     site: str
     trunk: str
+    address: str  # on the management network
 
     @property
     def ns(self):
@@ -33,6 +37,15 @@ class Server:
     @property
     def uri(self):
         return f"qemu:///system?socket={self.dir}/run/libvirt-sock"
+
+    @property
+    def run_dir(self):
+        """What the server sees as /run/edgeplex."""
+        return f"{self.dir}/edgeplex"
+
+    @property
+    def hostd(self):
+        return f"unix:{self.run_dir}/hostd.sock"
 
 
 @dataclass(frozen=True)
@@ -49,6 +62,11 @@ class Site:
     @property
     def ns(self):
         return f"{NS_PREFIX}edge-{self.name}"
+
+    @property
+    def management_ns(self):
+        """Where the bridge of the network between its servers is."""
+        return f"{NS_PREFIX}mgmt-{self.name}"
 
     @property
     def dir(self):
@@ -95,9 +113,10 @@ class CustomerEdge:
 
 SITES = (
     Site("a", "10.0.0.1", "192.0.2.2/30", "192.0.2.1", 16001,
-         (Server("a-left", "a", "trunk-left"), Server("a-right", "a", "trunk-right"))),
+         (Server("a-left", "a", "trunk-left", "172.30.1.1"),
+          Server("a-right", "a", "trunk-right", "172.30.1.2"))),
     Site("b", "10.0.0.2", "192.0.2.6/30", "192.0.2.5", 16002,
-         (Server("b-left", "b", "trunk-left"),)),
+         (Server("b-left", "b", "trunk-left", "172.30.2.1"),)),
 )
 SERVERS = tuple(server for site in SITES for server in site.servers)
 CUSTOMERS = ("green", "red")
@@ -123,6 +142,7 @@ CORE_DIR = f"{RUN}/core"
 
 NAMESPACES = (
     tuple(site.ns for site in SITES)
+    + tuple(site.management_ns for site in SITES)
     + tuple(server.ns for server in SERVERS)
     + tuple(ce.ns for ce in CES)
     + (CORE_NS, P_NS)
