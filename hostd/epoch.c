@@ -166,7 +166,7 @@ const struct epoch_counts *epoch_counts(const struct epoch_sender *sender)
 
 /* ---- destination ------------------------------------------------------------------------- */
 
-#define FILE_MAGIC 0x4550535447000001ull /* "EPSTG", version 1 */
+#define FILE_MAGIC 0x4550535447000002ull /* "EPSTG", version 2 */
 #define FILE_HEADER 16384
 #define MAX_PATH 4096
 
@@ -181,7 +181,9 @@ struct file_header {
 	uint64_t magic;
 	uint64_t epoch;
 	uint64_t n_pages; /* of the VM */
-	uint64_t pages;   /* records that are pages */
+	/* Which file its memory is: by the time of a reopen the path may lead to another. */
+	uint64_t ram_device, ram_inode;
+	uint64_t pages; /* records that are pages */
 	uint64_t state_bytes;
 	uint64_t log_bytes; /* records behind the header */
 	uint32_t status;    /* enum file_status, written after all else */
@@ -218,6 +220,7 @@ struct stage {
 	uint64_t next;        /* the epoch whose frames are expected */
 	int ram_fd;
 	const uint8_t *ram;
+	uint64_t ram_device, ram_inode;
 	size_t n_pages;
 	uint64_t *seen; /* pages of the present epoch */
 	struct delta_decoder *decoder;
@@ -267,6 +270,8 @@ static int open_ram(struct stage *stage, const char *path)
 	if (ram == MAP_FAILED)
 		return errno;
 	stage->ram = ram;
+	stage->ram_device = st.st_dev;
+	stage->ram_inode = st.st_ino;
 	stage->n_pages = (size_t)st.st_size / PAGE_BYTES;
 	return 0;
 }
@@ -314,6 +319,8 @@ int stage_create(const struct stage_config *config, struct stage **out, char why
 		unlink(stage->slots[i].path);
 		header->magic = FILE_MAGIC;
 		header->n_pages = stage->n_pages;
+		header->ram_device = stage->ram_device;
+		header->ram_inode = stage->ram_inode;
 		memcpy(header->uuid, config->uuid, sizeof(header->uuid));
 		snprintf(header->ram_path, MAX_PATH, "%s", config->ram_path);
 		snprintf(header->qmp_path, MAX_PATH, "%s", config->qmp_path);
@@ -724,7 +731,9 @@ int stage_reopen(const struct stage_config *config, struct stage **out, char why
 	stage->next = stage->whole + 1;
 	slot = slot_of(stage, stage->whole);
 	error = open_ram(stage, slot->header.ram_path);
-	if (error == 0 && stage->n_pages != slot->header.n_pages)
+	if (error == 0 && (stage->n_pages != slot->header.n_pages ||
+				  stage->ram_device != slot->header.ram_device ||
+				  stage->ram_inode != slot->header.ram_inode))
 		error = EINVAL;
 	if (error != 0) {
 		snprintf(why, 256, "memory file %.180s: %s", slot->header.ram_path,

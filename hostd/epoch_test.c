@@ -520,6 +520,27 @@ static void test_damaged_files_are_not_used(void **state)
 	assert_int_equal(stage_reopen(&f->config, &f->stage, NULL), ENOENT);
 }
 
+/* The path leads to another file meanwhile: another VM's memory, perhaps. */
+static void test_reopen_wants_the_same_memory(void **state)
+{
+	struct fixture *f = *state;
+	char other[96];
+	int fd;
+
+	send_base(f);
+	send_epoch(f, 60);
+	deliver_all(f);
+	stage_destroy(f->stage, false);
+	f->stage = NULL;
+	snprintf(other, sizeof(other), "%s.new", f->ram_path);
+	fd = open(other, O_RDWR | O_CREAT, 0600);
+	assert_true(fd >= 0);
+	assert_int_equal(ftruncate(fd, RAM_BYTES), 0);
+	close(fd);
+	assert_int_equal(rename(other, f->ram_path), 0);
+	assert_int_equal(stage_reopen(&f->config, &f->stage, NULL), EINVAL);
+}
+
 static void test_frame_header(void **state)
 {
 	struct frame frame = {.type = FRAME_STATE, .epoch = 77, .uuid = "abc", .length = 1000}, got;
@@ -570,6 +591,7 @@ int main(void)
 		TEST(test_frame_before_apply),
 		TEST(test_limit),
 		TEST(test_damaged_files_are_not_used),
+		TEST(test_reopen_wants_the_same_memory),
 		cmocka_unit_test(test_frame_header),
 	};
 #undef TEST

@@ -188,6 +188,17 @@ static const char *get_path(const cJSON *params, const char *name, struct jsonrp
 	return NULL;
 }
 
+/* The same; NULL when it isn't given. */
+static int get_optional_path(
+	const cJSON *params, const char *name, const char **path, struct jsonrpc_error *err)
+{
+	*path = NULL;
+	if (cJSON_GetObjectItemCaseSensitive(params, name) == NULL)
+		return 0;
+	*path = get_path(params, name, err);
+	return *path != NULL ? 0 : -1;
+}
+
 static int get_uuid(const cJSON *params, uint8_t uuid[16], struct jsonrpc_error *err)
 {
 	const char *text = get_text(params, "uuid", err);
@@ -248,7 +259,6 @@ static int receive_prepare(
 {
 	struct standby_config config = {
 		.qmp_path = get_path(params, "qmp_path", err),
-		.ram_path = get_path(params, "ram_path", err),
 		.run_dir = hostd->run_dir,
 		.limit = hostd->staging_limit,
 		.changed = announce,
@@ -258,7 +268,8 @@ static int receive_prepare(
 	struct copy *old;
 	int error;
 
-	if (config.qmp_path == NULL || config.ram_path == NULL ||
+	if (config.qmp_path == NULL ||
+		get_optional_path(params, "ram_path", &config.ram_path, err) != 0 ||
 		get_uuid(params, config.uuid, err) != 0)
 		return -1;
 	old = use_copy(hostd, config.uuid, false);
@@ -295,7 +306,6 @@ static int move_start(
 		cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(params, "engine"));
 	struct source_config config = {
 		.qmp_path = get_path(params, "qmp_path", err),
-		.ram_path = get_path(params, "ram_path", err),
 		.address = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(to, "address")),
 		.run_dir = hostd->run_dir,
 		.keys = hostd->keys,
@@ -306,7 +316,8 @@ static int move_start(
 	struct copy *old;
 	int error;
 
-	if (config.qmp_path == NULL || config.ram_path == NULL ||
+	if (config.qmp_path == NULL ||
+		get_optional_path(params, "ram_path", &config.ram_path, err) != 0 ||
 		get_uuid(params, config.uuid, err) != 0)
 		return -1;
 	if (config.address == NULL)

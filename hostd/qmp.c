@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "hostd/qmp.h"
 
+#include <dirent.h>
 #include <errno.h>
+#include <limits.h>
 #include <poll.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -266,6 +269,81 @@ static int ask_text(
 int qmp_status(struct qmp *qmp, char status[32], int timeout_ms)
 {
 	return ask_text(qmp, "query-status", "status", status, timeout_ms);
+}
+
+static int get_property(struct qmp *qmp, const char *object, const char *name, char *text,
+	size_t size, int timeout_ms)
+{
+	cJSON *arguments = cJSON_CreateObject(), *result = NULL;
+	int error;
+
+	cJSON_AddStringToObject(arguments, "path", object);
+	cJSON_AddStringToObject(arguments, "property", name);
+	error = qmp_command(qmp, "qom-get", arguments, timeout_ms, &result);
+	if (error == 0) {
+		const char *value = cJSON_GetStringValue(result);
+
+		snprintf(text, size, "%s", value != NULL ? value : "");
+	}
+	cJSON_Delete(result);
+	return error;
+}
+
+/* The descriptor by which `pid` has the nameless file that QEMU made as `made` and some letters. */
+static int find_nameless(pid_t pid, const char *made, char *path, size_t size)
+{
+	char dir[64], target[PATH_MAX];
+	struct dirent *entry;
+	DIR *list;
+	int error = ENOENT;
+
+	snprintf(dir, sizeof(dir), "/proc/%d/fd", (int)pid);
+	list = opendir(dir);
+	if (list == NULL)
+		return errno;
+	while (error != 0 && (entry = readdir(list)) != NULL) {
+		ssize_t n = readlinkat(dirfd(list), entry->d_name, target, sizeof(target) - 1);
+
+		if (n < 0)
+			continue;
+		target[n] = '\0';
+		if (strncmp(target, made, strlen(made)) == 0 &&
+			(size_t)snprintf(path, size, "%s/%s", dir, entry->d_name) < size)
+			error = 0;
+	}
+	closedir(list);
+	return error;
+}
+
+int qmp_ram_path(struct qmp *qmp, char *path, size_t size, int timeout_ms)
+{
+	char backend[128], made[PATH_MAX + 256], dir[PATH_MAX];
+	const char *id;
+	struct stat st;
+	int error = get_property(
+		qmp, "/machine", "memory-backend", backend, sizeof(backend), timeout_ms);
+
+	if (error == 0 && backend[0] == '/')
+		error = get_property(qmp, backend, "mem-path", dir, sizeof(dir), timeout_ms);
+	if (error != 0 && error != EREMOTEIO)
+		return error;
+	if (error != 0 || backend[0] != '/' || dir[0] != '/') {
+		snprintf(qmp->why, sizeof(qmp->why),
+			"the VM's memory is not a file; start it with memory-backend-file");
+		return ENOTSUP;
+	}
+	error = stat(dir, &st) < 0 ? errno : 0;
+	if (error == 0 && S_ISDIR(st.st_mode)) {
+		id = strrchr(backend, '/') + 1;
+		snprintf(made, sizeof(made), "%s/qemu_back_mem.%s.", dir, id);
+		error = find_nameless(qmp->pid, made, path, size);
+	} else if (error == 0 && (size_t)snprintf(path, size, "%s", dir) >= size) {
+		error = ENAMETOOLONG;
+	}
+	if (error != 0)
+		snprintf(qmp->why, sizeof(qmp->why), "the VM's memory is in %.100s: %s", dir,
+			strerror(error));
+	return error;
 }
 
 int qmp_stop(struct qmp *qmp, int timeout_ms)

@@ -45,6 +45,12 @@ int qmp_command(
 /* The run state: "running", "paused", "postmigrate", "inmigrate", … */
 int qmp_status(struct qmp *qmp, char status[32], int timeout_ms);
 
+/*
+ * The path of the file that is the VM's memory, for this process: below /proc if QEMU made it
+ * without a name (mem-path is a directory). ENOTSUP: its memory is not a file.
+ */
+int qmp_ram_path(struct qmp *qmp, char *path, size_t size, int timeout_ms);
+
 /* The vCPUs stand still when this returns. */
 int qmp_stop(struct qmp *qmp, int timeout_ms);
 

@@ -2,6 +2,7 @@
 #include "hostd/source.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdarg.h>
@@ -42,7 +43,7 @@ struct timings { /* µs */
 
 struct source {
 	struct source_config config;
-	char *qmp_path, *ram_path, *address;
+	char *qmp_path, *address;
 	pthread_t thread;
 	bool started;
 	int wake_fd;
@@ -634,9 +635,9 @@ static int say_hello(struct source *source, struct jsonrpc_error *err)
 	return 0;
 }
 
-static int prepare(struct source *source, struct jsonrpc_error *err)
+static int prepare(struct source *source, const char *ram_path, struct jsonrpc_error *err)
 {
-	char why[256], status[32];
+	char why[256], status[32], ram[PATH_MAX];
 	int error = qmp_open(source->qmp_path, QMP_MS, &source->qmp, why);
 
 	if (error != 0)
@@ -647,8 +648,11 @@ static int prepare(struct source *source, struct jsonrpc_error *err)
 	if (strcmp(status, "running") != 0)
 		return jsonrpc_fail(err, JSONRPC_CONFLICT, "/qmp_path",
 			"the VM is %s; only a running one can be moved", status);
-	if (dirty_open(source->ram_path, qmp_pid(source->qmp), source->config.engine, false,
-		    &source->dirty, why) != 0)
+	if (ram_path == NULL && qmp_ram_path(source->qmp, ram, sizeof(ram), QMP_MS) != 0)
+		return jsonrpc_fail(
+			err, JSONRPC_CONFLICT, "/qmp_path", "%.250s", qmp_why(source->qmp));
+	if (dirty_open(ram_path != NULL ? ram_path : ram, qmp_pid(source->qmp),
+		    source->config.engine, false, &source->dirty, why) != 0)
 		return jsonrpc_fail(err, JSONRPC_INVALID_PARAMS, "/ram_path", "%.250s", why);
 	error = link_connect(source->config.keys, source->address, CONNECT_MS, &source->link, why);
 	if (error != 0)
@@ -682,13 +686,11 @@ int source_start(const struct source_config *config, struct source **out, struct
 	pthread_cond_init(&source->cond, &attr);
 	pthread_condattr_destroy(&attr);
 	source->qmp_path = strdup(config->qmp_path);
-	source->ram_path = strdup(config->ram_path);
 	source->address = strdup(config->address);
 	source->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (source->qmp_path == NULL || source->ram_path == NULL || source->address == NULL ||
-		source->wake_fd < 0)
+	if (source->qmp_path == NULL || source->address == NULL || source->wake_fd < 0)
 		jsonrpc_fail(err, JSONRPC_INTERNAL_ERROR, "", "out of memory");
-	else if (prepare(source, err) == 0) {
+	else if (prepare(source, config->ram_path, err) == 0) {
 		source->started = pthread_create(&source->thread, NULL, source_main, source) == 0;
 		if (!source->started)
 			jsonrpc_fail(err, JSONRPC_INTERNAL_ERROR, "", "no thread can be made");
@@ -737,7 +739,6 @@ void source_destroy(struct source *source)
 	pthread_mutex_destroy(&source->lock);
 	pthread_cond_destroy(&source->cond);
 	free(source->qmp_path);
-	free(source->ram_path);
 	free(source->address);
 	free(source);
 }

@@ -37,9 +37,10 @@ struct source;
 
 struct source_config {
 	uint8_t uuid[16];
-	const char *qmp_path, *ram_path;
-	const char *address; /* of the other hostd */
-	uint8_t ticket[32];  /* of its receive.prepare */
+	const char *qmp_path;
+	const char *ram_path; /* NULL: QEMU is asked */
+	const char *address;  /* of the other hostd */
+	uint8_t ticket[32];   /* of its receive.prepare */
 	enum dirty_engine engine;
 	int silence_ms; /* how long it may stay stopped without a word of the controller */
 	const char *run_dir;

@@ -2,6 +2,7 @@
 #include "hostd/standby.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdarg.h>
@@ -488,13 +489,21 @@ int standby_prepare(
 		.qmp_path = config->qmp_path,
 		.limit = config->limit,
 	};
-	char why[256];
+	char why[256], ram[PATH_MAX];
 
 	if (standby == NULL)
 		return jsonrpc_fail(err, JSONRPC_INTERNAL_ERROR, "", "out of memory");
 	memcpy(stage.uuid, config->uuid, sizeof(stage.uuid));
 	if (open_qemu(standby, config->qmp_path, err) != 0)
 		goto fail;
+	if (stage.ram_path == NULL) {
+		if (qmp_ram_path(standby->qmp, ram, sizeof(ram), QMP_MS) != 0) {
+			jsonrpc_fail(err, JSONRPC_CONFLICT, "/qmp_path", "%.250s",
+				qmp_why(standby->qmp));
+			goto fail;
+		}
+		stage.ram_path = ram;
+	}
 	if (stage_create(&stage, &standby->stage, why) != 0) {
 		jsonrpc_fail(err, JSONRPC_INVALID_PARAMS, "/ram_path", "%.250s", why);
 		goto fail;

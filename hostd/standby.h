@@ -26,7 +26,8 @@ struct standby;
 
 struct standby_config {
 	uint8_t uuid[16];
-	const char *qmp_path, *ram_path;
+	const char *qmp_path;
+	const char *ram_path; /* NULL: QEMU is asked */
 	const char *run_dir;
 	uint64_t limit; /* bytes for staging one epoch */
 	/* Called from the standby's thread upon each change; takes `status`. */

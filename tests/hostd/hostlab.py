@@ -156,11 +156,15 @@ class Hostd:
 
 
 class Vm:
-    """QEMU as libvirt would start it: memory in a shared file, a second monitor, no network."""
+    """QEMU as libvirt would start it: memory in a shared file, a second monitor, no network.
 
-    def __init__(self, lab, name, incoming=False, watched=True, role="cvm", mem_kib=MEM_KIB):
+    `nameless`: QEMU is told a directory for its memory, and removes the file's name at once.
+    """
+
+    def __init__(self, lab, name, incoming=False, watched=True, role="cvm", mem_kib=MEM_KIB, nameless=False):
         self.lab, self.name = lab, name
-        self.ram, self.qmp = f"/dev/shm/edgeplex-{lab.id}-{name}.ram", f"{lab.dir}/{name}.qmp"
+        self.ram = "/dev/shm" if nameless else f"/dev/shm/edgeplex-{lab.id}-{name}.ram"
+        self.qmp = f"{lab.dir}/{name}.qmp"
         self.monitor_path = f"{lab.dir}/{name}.mon"
         self.channel_path = f"{lab.dir}/{name}.ctl"
         with open(f"{IMAGE}/cmdline.{role}", encoding="utf-8") as file:
@@ -189,7 +193,7 @@ class Vm:
     def end(self):
         self.process.kill()
         self.process.wait()
-        if os.path.exists(self.ram):
+        if os.path.isfile(self.ram):
             os.unlink(self.ram)
 
     def status(self):
@@ -218,7 +222,8 @@ class Vm:
 class Pair:
     """Everything that a move needs, up and running."""
 
-    def __init__(self, lab, watched=True, mem_kib=MEM_KIB):
+    def __init__(self, lab, watched=True, mem_kib=MEM_KIB, nameless=False):
+        self.nameless = nameless
         self.lab, self.ns = lab, lab.netns("hostd")
         lab.run(self.ns, ["ip", "link", "set", "lo", "up"])
         self.certificates = Certificates(lab)
@@ -227,7 +232,7 @@ class Pair:
         self.a = Hostd(lab, self.ns, "hostd-a", 7001)
         self.b = Hostd(lab, self.ns, "hostd-b", 7002)
         self.watched, self.mem_kib = watched, mem_kib
-        self.source = Vm(lab, "vm-0", watched=watched, mem_kib=mem_kib)
+        self.source = Vm(lab, "vm-0", watched=watched, mem_kib=mem_kib, nameless=nameless)
         self.moves = 0
         self.target = None
         self.uuid = str(uuid.uuid4())
@@ -244,17 +249,21 @@ class Pair:
             self.target.end()
         self.moves += 1
         self.target = Vm(self.lab, f"vm-{self.moves}", incoming=True, watched=self.watched,
-                         mem_kib=self.mem_kib)
+                         mem_kib=self.mem_kib, nameless=self.nameless)
         return self.target
 
     def prepare(self):
         target = self.new_target()
-        return self.b.call("receive.prepare", uuid=self.uuid, ram_path=target.ram, qmp_path=target.qmp)
+        return self.b.call("receive.prepare", uuid=self.uuid, qmp_path=target.qmp, **self.memory(target))
+
+    def memory(self, vm):
+        """Where its memory is, as hostd is told: it can also find out."""
+        return {} if self.nameless else {"ram_path": vm.ram}
 
     def start(self, engine="auto", silence_ms=30000, **params):
         ticket = params.pop("ticket", None) or self.prepare()["ticket"]
         address = params.pop("address", self.b.address)
-        return self.a.call("move.start", uuid=self.uuid, ram_path=self.source.ram,
+        return self.a.call("move.start", uuid=self.uuid, **self.memory(self.source),
                            qmp_path=self.source.qmp, engine=engine, silence_ms=silence_ms,
                            to={"address": address, "ticket": ticket}, **params)
 

@@ -113,6 +113,48 @@ def test_start_and_prepare_may_be_repeated(pair):
     assert pair.start(ticket=first["ticket"])["state"] == "ready"
 
 
+def test_memory_is_found():
+    """Nobody says where the memory is, and its file has no name; hostd dies over it, too."""
+    with Lab("hostd") as lab:
+        pair = Pair(lab, nameless=True)
+        try:
+            before = pair.source.facts()
+            assert pair.start("pagemap")["memory_pages"] == MEM_KIB / 4
+            pair.freeze()
+            assert pair.b.call("move.activate", uuid=pair.uuid)["state"] == "active"
+            assert_went_on(before, pair.target.facts())
+            pair.a.call("move.resume_source", uuid=pair.uuid)
+            pair.swap()
+
+            before = pair.source.facts()
+            pair.start("pagemap")
+            pair.freeze()
+            pair.b.kill()
+            pair.b.start()
+            assert pair.target_state()["state"] == "lost"
+            pair.source.end()
+            assert pair.b.call("move.activate", uuid=pair.uuid, fenced=True)["state"] == "active"
+            assert_went_on(before, pair.target.facts())
+        finally:
+            pair.close()
+
+
+def test_memory_that_is_no_file(pair):
+    """A VM whose memory can't be copied from outside: the error tells what would be right."""
+    argv = ["nice", "qemu-system-x86_64", "-accel", "tcg", "-machine", "q35", "-m", "32", "-S",
+            "-nodefaults", "-display", "none", "-incoming", "defer",
+            "-qmp", f"unix:{pair.lab.dir}/none.qmp,server=on,wait=off"]
+    process = pair.lab.spawn(None, argv, "vm-none")
+    wait_until(lambda: os.path.exists(f"{pair.lab.dir}/none.qmp"), 20, "QEMU listens")
+    try:
+        with pytest.raises(RpcError) as refused:
+            pair.b.call("receive.prepare", uuid=pair.uuid, qmp_path=f"{pair.lab.dir}/none.qmp")
+        assert refused.value.code == CONFLICT and "memory-backend-file" in str(refused.value)
+    finally:
+        process.kill()
+        process.wait()
+
+
 def test_unwatched_qemu_is_compared():
     """Without the preloaded library: the fallback, which says why."""
     with Lab("hostd") as lab:
