@@ -27,3 +27,7 @@ $(B)/fuzz/model: controller/model_fuzz.c controller/model.c controller/problem.c
 	@mkdir -p $(@D)
 	clang $(CPPFLAGS) $(FUZZ_CFLAGS) -o $@ $(filter %.c,$^) $(COMMON_LIBS) -lm
 FUZZERS += $(B)/fuzz/model
+
+.PHONY: bench-fabric
+bench-fabric: $(DRIVERS_SHELL) ## Change an edge switch's rules as moves do, and time it
+	B=$(B) $(PYTHON) tests/controller/bench_fabric.py

@@ -156,6 +156,10 @@ class Switch:
         self.vsctl(*args)
         return f"unix:{self.dir}/{bridge}.mgmt"
 
+    def forget_decisions(self):
+        """Empties the cache of decisions: what comes next is decided by the flow table as it is."""
+        self.lab.run(None, ["ovs-appctl", "-t", f"{self.dir}/vswitchd.ctl", "revalidator/purge"])
+
     def flows(self, bridge):
         """The flow table as ovs-ofctl shows it, one flow a line."""
         text = self.ofctl("dump-flows", bridge)

@@ -85,23 +85,25 @@ SENTINELS = _sentinels()
 class Bench:
     """The switch, the wires at its ports, and the controller's driver."""
 
-    def __init__(self, lab):
+    def __init__(self, lab, ports=None, sentinels=None):
+        ports = ports or PORTS
+        self.sentinels = sentinels or SENTINELS
         self.ns, self.ends = lab.netns("sw"), lab.netns("ends")
-        for name in PORTS:
+        for name in ports:
             lab.veth(self.ns, name, self.ends, name, mtu=1700)
         for namespace in (self.ns, self.ends):
             lab.run(namespace, ["sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1"])
         self.lab = lab
         self.switch = Switch(lab, self.ns, "edge")
-        self.target = self.switch.add_bridge("edge", PORTS)
+        self.target = self.switch.add_bridge("edge", ports)
         self.drivers = Drivers(lab)
         self.drivers("fabric_open", target=self.target)
-        self.wires = Wires(self.ends, PORTS)
+        self.wires = Wires(self.ends, ports)
 
     def send(self, wire, frame):
         """Sends a frame; returns what came out of it: [(wire, vlan, scapy frame)]."""
         self.wires.send(wire, bytes(frame))
-        self.wires.send(wire, bytes(SENTINELS[wire]))
+        self.wires.send(wire, bytes(self.sentinels[wire]))
         out, done = [], []
 
         def look():
