@@ -3,6 +3,7 @@
 /*
  * edgeplex-agent: relays JSON-RPC between the controller's virtio-serial channel and the programs
  * in the VM, each behind its Unix socket, by the prefix of the method's name (docs/protocols.md).
+ * It serves guest.probe itself: init, behind guest.*, must never wait.
  *
  * Requests are answered in whatever order the programs answer. Ids are the agent's own towards the
  * programs, so that an answer meant for a controller that is gone never reaches its successor. All
@@ -32,6 +33,7 @@
 #include "common/jsonrpc.h"
 #include "common/log.h"
 #include "image/envelope.h"
+#include "image/probe.h"
 
 #define CHANNEL_NAME "org.edgeplex.ctl.0"
 #define PORTS_DIR "/sys/class/virtio-ports"
@@ -74,6 +76,7 @@ struct agent {
 	bool controller; /* somebody has the channel open on the host */
 	struct jsonrpc_lines in;
 	struct queue out;
+	struct probes *probes;
 	unsigned long last_id;
 	struct pending pending[MAX_PENDING];
 	struct program programs[4];
@@ -216,6 +219,14 @@ static void answer_error(
 
 	if (n > 0 && (size_t)n < sizeof(text) && queue_reserve(&agent->out, (size_t)n))
 		queue_append(&agent->out, text, (size_t)n);
+}
+
+static void answer_probe(void *ctx, const char *line, size_t n)
+{
+	struct agent *agent = ctx;
+
+	if (queue_reserve(&agent->out, n))
+		queue_append(&agent->out, line, n);
 }
 
 static void fail_pending(struct agent *agent, const struct program *program, const char *why)
@@ -401,6 +412,12 @@ static void serve_program(struct program *program, uint32_t events)
 
 /* ---- from the controller ------------------------------------------------------------------- */
 
+static bool is_method(const struct envelope *env, const char *method)
+{
+	return env->method_len == strlen(method) &&
+	       memcmp(env->method, method, env->method_len) == 0;
+}
+
 static struct program *find_program(struct agent *agent, const struct envelope *env)
 {
 	for (unsigned i = 0; i < N_PROGRAMS; i++) {
@@ -469,6 +486,11 @@ static void relay_in(void *ctx, char *line)
 			"a request has a method, and an id of up to 64 characters", "");
 		return;
 	}
+	if (env.id != NULL && is_method(&env, "guest.probe")) {
+		snprintf(id, sizeof(id), "%.*s", (int)env.id_len, env.id);
+		probes_begin(agent->probes, line, id);
+		return;
+	}
 	program = find_program(agent, &env);
 	if (program != NULL) {
 		send_to_program(agent, program, line, &env);
@@ -485,6 +507,7 @@ static void forget_controller(struct agent *agent)
 	jsonrpc_lines_free(&agent->in);
 	agent->in.skipping = false;
 	queue_reset(&agent->out);
+	probes_forget(agent->probes);
 	for (unsigned i = 0; i < MAX_PENDING; i++)
 		agent->pending[i].program = NULL;
 }
@@ -609,7 +632,10 @@ static int set_up(struct agent *agent)
 	agent->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	agent->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
 	agent->inotify_fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
-	if (agent->epoll_fd < 0 || watch(agent, agent->timer_fd, EPOLLIN, &agent->timer_fd) < 0 ||
+	agent->probes = probes_create(answer_probe, agent);
+	if (agent->epoll_fd < 0 || agent->probes == NULL ||
+		watch(agent, probes_fd(agent->probes), EPOLLIN, agent->probes) < 0 ||
+		watch(agent, agent->timer_fd, EPOLLIN, &agent->timer_fd) < 0 ||
 		watch(agent, agent->inotify_fd, EPOLLIN, &agent->inotify_fd) < 0 ||
 		inotify_add_watch(agent->inotify_fd, RUN_DIR, IN_CREATE | IN_MOVED_TO) < 0)
 		return -1;
@@ -621,6 +647,8 @@ static void serve_event(struct agent *agent, const struct epoll_event *event)
 {
 	if (event->data.ptr == &agent->timer_fd)
 		retry_connects(agent);
+	else if (event->data.ptr == agent->probes)
+		probes_run(agent->probes);
 	else if (event->data.ptr == &agent->inotify_fd)
 		notice_sockets(agent);
 	else if (event->data.ptr != &agent->channel_fd)

@@ -8,7 +8,7 @@ $(B)/obj/image/%.o: MOD_CFLAGS += -ffile-prefix-map=$(CURDIR)=.
 
 IMAGE_COMMON := $(COMMON_SOURCES:%.c=$(B)/obj/%.o)
 INIT_OBJECTS := $(patsubst %,$(B)/obj/image/%.o,init boot supervisor)
-AGENT_OBJECTS := $(patsubst %,$(B)/obj/image/%.o,agent envelope)
+AGENT_OBJECTS := $(patsubst %,$(B)/obj/image/%.o,agent envelope probe)
 
 # A sanitized program can't be static: these two are then built, but packed by nobody.
 IMAGE_LDFLAGS := $(if $(filter 1,$(SANITIZE)),,-static)

@@ -184,11 +184,89 @@ def test_a_program_that_is_gone_is_answered_for(vm, channel):
     ("guest.log", {"process": "agent", "lines": 501}, -32602, "/lines"),
     ("guest.log", {"process": "agent", "lines": "all"}, -32602, "/lines"),
     ("guest.log", {"process": "nobody"}, -32002, "/process"),
+    ("guest.probe", None, -32602, "/address"),
+    ("guest.probe", {"address": 7}, -32602, "/address"),
+    ("guest.probe", {"address": "localhost"}, -32602, "/address"),
+    ("guest.probe", {"address": "192.0.2.1/24"}, -32602, "/address"),
+    ("guest.probe", {"address": "1" * 5000}, -32602, "/address"),
+    ("guest.probe", {"address": "0.0.0.0"}, -32602, "/address"),
+    ("guest.probe", {"address": "224.0.0.1"}, -32602, "/address"),
+    ("guest.probe", {"address": "255.255.255.255"}, -32602, "/address"),
+    ("guest.probe", {"address": "::"}, -32602, "/address"),
+    ("guest.probe", {"address": "ff02::1"}, -32602, "/address"),
+    ("guest.probe", {"address": "fe80::1"}, -32602, "/address"),
+    ("guest.probe", {"address": "127.0.0.1", "timeout_ms": 0}, -32602, "/timeout_ms"),
+    ("guest.probe", {"address": "127.0.0.1", "timeout_ms": 1e300}, -32602, "/timeout_ms"),
+    ("guest.probe", {"address": "127.0.0.1", "timeout_ms": "1"}, -32602, "/timeout_ms"),
+    ("guest.probe", {"address": "198.51.100.1"}, -32001, None),  # no route leads there
+    ("guest.probe", {"address": "2001:db8::1"}, -32001, None),
 ])
 def test_wrong_requests_are_refused_by_name(channel, method, params, code, field):
     with pytest.raises(RpcError) as refused:
         channel.answer(channel.ask(method, params))
     assert (refused.value.code, refused.value.field) == (code, field)
+
+
+SILENT = "203.0.113.2"  # a neighbour who isn't there
+
+
+@pytest.fixture
+def neighbour(vm, channel):
+    """The VM has a link on which nobody answers."""
+    nic = "cust" if vm.role == "pvm" else "core"
+    config = {"config_id": "probe", "hostname": "test", "asn": 65000, "router_id": "203.0.113.1",
+              "interfaces": {nic: {"addresses": ["203.0.113.1/24"], "mtu": 1500}}}
+    method = f"{vm.role}.configure"
+    wait_until(lambda: channel.call(method, **config), 30, "it is configured")
+
+    def has_route():
+        with pytest.raises(RpcError) as refused:
+            channel.call("guest.probe", address=SILENT, timeout_ms=10)
+        return "10 ms" in str(refused.value)
+
+    wait_until(has_route, 20, "the address is there")
+
+
+def test_probes_are_answered(channel):
+    for address in ("127.0.0.1", "::1"):
+        assert 0 <= channel.call("guest.probe", address=address, timeout_ms=10000)["rtt_us"] < 10e6
+
+
+def test_a_silent_neighbour_is_told_in_time(channel, neighbour):
+    waiting = channel.ask("guest.probe", {"address": SILENT, "timeout_ms": 1500})
+    assert channel.call("guest.probe", address="127.0.0.1")["rtt_us"] >= 0, "the others go on"
+    channel.call("guest.info")
+    with pytest.raises(RpcError) as refused:
+        channel.answer(waiting)
+    assert refused.value.code == -32001 and "1500 ms" in str(refused.value)
+    # ARP gives up sooner than the time limit.
+    with pytest.raises(RpcError) as refused:
+        channel.call("guest.probe", address=SILENT, timeout_ms=10000)
+    assert refused.value.code == -32001 and SILENT in str(refused.value)
+
+
+def test_many_probes_are_bounded(vm, channel, neighbour):
+    ids = [channel.ask("guest.probe", {"address": SILENT, "timeout_ms": 600}) for _ in range(100)]
+    texts = []
+    for request in ids:
+        with pytest.raises(RpcError) as refused:
+            channel.answer(request)
+        assert refused.value.code == -32001
+        texts.append(str(refused.value))
+    assert sum("under way" in text for text in texts) >= 50
+    assert sum(SILENT in text for text in texts) >= 16
+    # Those of a controller that has gone are gone, too: there is room at once.
+    channel.close()
+    with Channel(vm.channel_path) as other:
+        for _ in range(16):
+            other.ask("guest.probe", {"address": SILENT, "timeout_ms": 10000})
+        other.call("guest.info")
+
+    def there_is_room():
+        with Channel(vm.channel_path) as connection:
+            return "rtt_us" in connection.call("guest.probe", address="127.0.0.1")
+
+    wait_until(there_is_room, 5, "a probe")
 
 
 def test_other_role_s_methods_are_unavailable(vm, channel):
