@@ -194,7 +194,7 @@ static enum MHD_Result serve(struct api *api, struct MHD_Connection *connection,
 			API_BODY_MAX);
 	else if (route != NULL && upload->no_memory)
 		problem_set(&request.problem, 500, "internal", "no memory");
-	else if (route != NULL && route->body != NULL)
+	else if (route != NULL && route->body != NULL && (route->body[0] != '?' || upload->len > 0))
 		request.body = body = (cJSON *)parse_body(
 			&request, upload->data != NULL ? upload->data : "", upload->len);
 	if (request.problem.status == 0)

@@ -49,6 +49,8 @@ static const char schemas_text[] =
 	"\"Signal\":{\"type\":\"object\",\"required\":[\"process\",\"signal\"],\"properties\":{"
 	"\"process\":{\"type\":\"string\"},\"signal\":{\"enum\":[\"TERM\",\"KILL\",\"STOP\","
 	"\"CONT\"]}}},"
+	"\"Migrate\":{\"type\":\"object\",\"properties\":{\"server\":{\"type\":\"string\","
+	"\"description\":\"where to; else the controller chooses\"}}},"
 	"\"Patch\":{\"type\":\"object\",\"description\":\"the fields to change (RFC 7396)\"},"
 	"\"Name\":{\"type\":\"string\",\"pattern\":\"^[a-z][a-z0-9-]{0,29}$\"},"
 	"\"Operation\":{\"type\":\"object\",\"properties\":{\"id\":{\"type\":\"integer\"},"
@@ -103,8 +105,10 @@ static cJSON *route_json(const struct api_route *route)
 		add_parameter(parameters, p->name, "query", p->description);
 	if (route->body != NULL) {
 		cJSON *body = cJSON_AddObjectToObject(json, "requestBody");
-		cJSON_AddBoolToObject(body, "required", true);
-		cJSON_AddItemToObject(body, "content", content_of("application/json", route->body));
+		bool required = route->body[0] != '?';
+		cJSON_AddBoolToObject(body, "required", required);
+		cJSON_AddItemToObject(body, "content",
+			content_of("application/json", route->body + (required ? 0 : 1)));
 	}
 	cJSON *responses = cJSON_AddObjectToObject(json, "responses");
 	snprintf(status, sizeof(status), "%d", route->status);

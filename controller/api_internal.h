@@ -48,9 +48,11 @@ struct api_route {
 	const char *path; /* "/v1/sites/{name}" */
 	api_handler handler;
 	const char *summary;
-	const char *body;    /* name of the body's schema; NULL: no body is taken */
-	int status;          /* of success */
-	const char *returns; /* name of the answer's schema; NULL: any object */
+	/* Name of the body's schema; NULL: no body is taken; with "?" before it: may be left out.
+	 */
+	const char *body;
+	int status;                             /* of success */
+	const char *returns;                    /* name of the answer's schema; NULL: any object */
 	const struct api_parameter *parameters; /* of the query; ends with a NULL name; or NULL */
 };
 

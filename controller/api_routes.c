@@ -18,6 +18,17 @@
 #define EVENT_BATCH 100
 #define EVENT_BLOCK 4096
 
+static void add_time(cJSON *json, const char *name, int64_t ms)
+{
+	char text[40];
+	struct tm tm;
+	time_t seconds = (time_t)(ms / 1000);
+	gmtime_r(&seconds, &tm);
+	size_t len = strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%S", &tm);
+	snprintf(text + len, sizeof(text) - len, ".%03dZ", (int)(ms % 1000));
+	cJSON_AddStringToObject(json, name, text);
+}
+
 static void database_failed(struct api_request *request)
 {
 	problem_set(&request->problem, 500, "internal",
@@ -139,6 +150,7 @@ static void site_delete(struct api_request *request)
 static cJSON *server_json(struct api_request *request, const struct server *server)
 {
 	cJSON *json = model_server_json(server);
+	cJSON_AddBoolToObject(json, "drained", server->drained);
 	fleet_server_describe(request->api->fleet, server, json);
 	return json;
 }
@@ -215,6 +227,22 @@ static void server_change(struct api_request *request)
 			request->answer = server_json(request, &changed);
 	}
 	cJSON_Delete(patched);
+}
+
+static void server_drain(struct api_request *request)
+{
+	struct operation op;
+	if (engine_server_drain(request->api->engine, request->name, &op, &request->problem) == 0)
+		accepted(request, &op);
+}
+
+static void server_undrain(struct api_request *request)
+{
+	struct api *api = request->api;
+	if (registry_server_undrain(api->store, request->name, &request->problem) != 0)
+		return;
+	fleet_event(api->fleet, "info", "server", "server %s is in service again", request->name);
+	server_show(request);
 }
 
 static void server_delete(struct api_request *request)
@@ -435,6 +463,11 @@ static cJSON *pvm_json(struct api_request *request, const struct port *port)
 	cJSON_AddStringToObject(json, "name", port->name);
 	cJSON_AddStringToObject(json, "port", port->name);
 	cJSON_AddStringToObject(json, "server", port->server);
+	if (port->move_state != MOVE_NONE) {
+		cJSON *move = cJSON_AddObjectToObject(json, "move");
+		cJSON_AddStringToObject(move, "state", model_move_state_name(port->move_state));
+		cJSON_AddStringToObject(move, "other_server", port->move_server);
+	}
 	cJSON_AddStringToObject(json, "state", vm_state(port->state, &view));
 	add_vm(json, &view, port->uuid);
 	cJSON *rib = cJSON_DetachItemFromObjectCaseSensitive(view.daemon, "rib");
@@ -460,6 +493,24 @@ static void pvms_list(struct api_request *request)
 	answer_list(request, items);
 }
 
+static void add_history(struct api_request *request, const struct port *port)
+{
+	struct history *history = NULL;
+	size_t n = 0;
+	cJSON *list = cJSON_AddArrayToObject(request->answer, "history");
+	if (store_history_list(request->api->store, port->id, &history, &n) != 0)
+		return;
+	for (size_t i = 0; i < n; i++) {
+		cJSON *item = cJSON_CreateObject();
+		add_time(item, "time", history[i].time_ms);
+		cJSON_AddStringToObject(item, "what", history[i].what);
+		cJSON_AddStringToObject(item, "server", history[i].server);
+		cJSON_AddStringToObject(item, "detail", history[i].detail);
+		cJSON_AddItemToArray(list, item);
+	}
+	free(history);
+}
+
 static void pvm_show(struct api_request *request)
 {
 	struct port port;
@@ -470,6 +521,7 @@ static void pvm_show(struct api_request *request)
 	if (port.started)
 		fleet_vm_serves(request->api->fleet, object, missing, sizeof(missing));
 	request->answer = pvm_json(request, &port);
+	add_history(request, &port);
 }
 
 /* Is there a {name} of this kind? If not, a problem is set. */
@@ -606,6 +658,31 @@ static void cvm_signal(struct api_request *request)
 	send_signal(request, "cvm");
 }
 
+static void pvm_migrate(struct api_request *request)
+{
+	struct operation op;
+	const char *server = "";
+	const cJSON *item;
+	cJSON_ArrayForEach (item, request->body) {
+		char field[64];
+		snprintf(field, sizeof(field), "/%.60s", item->string ? item->string : "");
+		if (strcmp(field, "/server") != 0)
+			problem_field(&request->problem, field,
+				"check its spelling, or leave it out", "no such field exists");
+		else if (!cJSON_IsString(item) || !model_name_valid(item->valuestring))
+			problem_field(&request->problem, field,
+				"name a server of the site, or leave it out",
+				"is not the name of a server");
+		else
+			server = item->valuestring;
+	}
+	if (request->body != NULL && !cJSON_IsObject(request->body))
+		problem_set(&request->problem, 422, "invalid-field", "the body must be an object");
+	if (request->problem.status == 0 && engine_port_migrate(request->api->engine, request->name,
+						    server, &op, &request->problem) == 0)
+		accepted(request, &op);
+}
+
 /* ---- CVMs --------------------------------------------------------------------------------- */
 
 static cJSON *cvm_json(struct api_request *request, const struct cvm *cvm)
@@ -708,17 +785,6 @@ static void operation_show(struct api_request *request)
 			request->name);
 	else
 		request->answer = engine_operation_json(&op);
-}
-
-static void add_time(cJSON *json, const char *name, int64_t ms)
-{
-	char text[40];
-	struct tm tm;
-	time_t seconds = (time_t)(ms / 1000);
-	gmtime_r(&seconds, &tm);
-	size_t len = strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%S", &tm);
-	snprintf(text + len, sizeof(text) - len, ".%03dZ", (int)(ms % 1000));
-	cJSON_AddStringToObject(json, name, text);
 }
 
 static int64_t now_ms(void)
@@ -941,6 +1007,11 @@ const struct api_route api_routes[] = {
 	{"GET", "/v1/servers/{name}", server_show, "Show a server", NULL, 200, "Server", NULL},
 	{"PATCH", "/v1/servers/{name}", server_change, "Change a server", "Patch", 200, "Server",
 		NULL},
+	{"POST", "/v1/servers/{name}/drain", server_drain,
+		"Take a server out of service and move its PVMs away", NULL, 202, "Operation",
+		NULL},
+	{"POST", "/v1/servers/{name}/undrain", server_undrain, "Put a server into service again",
+		NULL, 200, "Server", NULL},
 	{"DELETE", "/v1/servers/{name}", server_delete, "Delete a server without VMs", NULL, 200,
 		NULL, NULL},
 
@@ -974,6 +1045,9 @@ const struct api_route api_routes[] = {
 		200, NULL, NULL},
 	{"GET", "/v1/pvms/{name}/processes", pvm_processes, "Processes of a PVM", NULL, 200, NULL,
 		NULL},
+	{"POST", "/v1/pvms/{name}/migrate", pvm_migrate,
+		"Move a PVM to another server of its site, make before break", "?Migrate", 202,
+		"Operation", NULL},
 	{"POST", "/v1/pvms/{name}/signal", pvm_signal, "Send a signal to a process of a PVM",
 		"Signal", 200, NULL, NULL},
 

@@ -12,22 +12,25 @@
 #include "common/log.h"
 #include "controller/registry.h"
 
-#define WORKERS 8
+#define WORKERS 12 /* eight moves at once, and others */
+#define DRAINERS 2 /* they wait for what workers do, so they are none */
 #define POLL_MS 300
 
 struct engine {
 	struct store *store;
 	struct fleet *fleet;
-	pthread_t workers[WORKERS];
+	pthread_t workers[WORKERS + DRAINERS];
 	size_t n_workers;
 	pthread_mutex_t lock;
 	pthread_cond_t work;    /* a job came, or the end */
 	pthread_cond_t changed; /* an operation went on */
 	bool stopping;
-	struct job {
-		struct job *next;
-		int64_t id;
-	} * jobs, **jobs_tail;
+	struct job_queue {
+		struct job {
+			struct job *next;
+			int64_t id;
+		} * first, **tail;
+	} jobs, drains;
 };
 
 /* One operation, being done. */
@@ -36,6 +39,8 @@ struct run {
 	struct operation op;
 	struct operation_step *step; /* the one being done or undone */
 	const char *name;            /* of the object, without its kind */
+	struct port *tried;          /* a drain's ports whose moves were begun */
+	size_t n_tried;
 };
 
 typedef int (*step_fn)(struct run *run, struct problem *problem);
@@ -247,6 +252,128 @@ static int port_wait(struct run *run, struct problem *problem)
 		"The port stays provisioned and comes up by itself when that is mended", problem);
 }
 
+/* ---- steps of moves ----------------------------------------------------------------------- */
+
+static int move_prepare(struct run *run, struct problem *problem)
+{
+	return fleet_move_prepare(run->engine->fleet, run->op.object, problem);
+}
+
+static void note_progress(void *ctx, const char *text)
+{
+	struct run *run = ctx;
+	if (strcmp(run->step->detail, text) == 0)
+		return;
+	snprintf(run->step->detail, sizeof(run->step->detail), "%s", text);
+	save(run);
+}
+
+static int move_copy(struct run *run, struct problem *problem)
+{
+	return fleet_move_copy(run->engine->fleet, run->op.object, note_progress, run, problem);
+}
+
+static int move_switch(struct run *run, struct problem *problem)
+{
+	return fleet_move_switch(run->engine->fleet, run->op.object, run->step->detail,
+		sizeof(run->step->detail), problem);
+}
+
+static int move_settle(struct run *run, struct problem *problem)
+{
+	return fleet_move_settle(run->engine->fleet, run->op.object, problem);
+}
+
+static int move_end(struct run *run, struct problem *problem)
+{
+	return fleet_move_end(run->engine->fleet, run->op.object, problem);
+}
+
+static int move_undo(struct run *run, struct problem *problem)
+{
+	return fleet_move_undo(run->engine->fleet, run->op.object, problem);
+}
+
+/* ---- steps of servers --------------------------------------------------------------------- */
+
+/* What is known of the moves of a drain. */
+struct drain_count {
+	size_t there, moving; /* PVMs on the server, and those of them that are being moved */
+	char reason[400];     /* why one can't be moved; "": none such */
+};
+
+static void note_reason(struct drain_count *count, const char *port, const char *reason)
+{
+	if (count->reason[0] == '\0')
+		snprintf(count->reason, sizeof(count->reason), "port %s: %.350s", port, reason);
+}
+
+/* Begins the move of a port unless something works on it. `tried`: its move failed before. */
+static void drain_port(struct run *run, const struct port *port, struct drain_count *count)
+{
+	struct operation op;
+	struct problem problem = {0};
+	struct port *tried;
+	int64_t id;
+	char object[48];
+	snprintf(object, sizeof(object), "port/%s", port->name);
+	count->there++;
+	if (store_operation_of(run->engine->store, object, &id) == 0) {
+		count->moving++;
+		return;
+	}
+	tried = NULL;
+	for (size_t i = 0; i < run->n_tried; i++)
+		tried = strcmp(run->tried[i].name, port->name) == 0 ? &run->tried[i] : tried;
+	if (tried != NULL) {
+		note_reason(count, port->name, "its move failed; see its newest operation");
+		return;
+	}
+	struct port *more = realloc(run->tried, (run->n_tried + 1) * sizeof(*more));
+	if (more == NULL)
+		return;
+	run->tried = more;
+	run->tried[run->n_tried++] = *port;
+	if (engine_port_migrate(run->engine, port->name, "", &op, &problem) == 0)
+		count->moving++;
+	else
+		note_reason(count, port->name, problem.detail);
+}
+
+static int drain_pvms(struct run *run, struct problem *problem)
+{
+	struct server server;
+	for (;;) {
+		struct drain_count count = {0};
+		struct port *ports = NULL;
+		size_t n = 0;
+		if (registry_find_server(run->engine->store, run->name, &server, problem) != 0)
+			return -1;
+		if (store_port_list(run->engine->store, &ports, &n) != 0)
+			return database_failed(problem);
+		for (size_t i = 0; i < n; i++) {
+			if (ports[i].server_id == server.id)
+				drain_port(run, &ports[i], &count);
+			else if (ports[i].move_server_id == server.id)
+				count.moving++; /* its old copy is just being ended */
+		}
+		free(ports);
+		snprintf(run->step->detail, sizeof(run->step->detail), "%zu to move", count.there);
+		save(run);
+		if (count.moving == 0 && count.there == 0)
+			return 0;
+		if (count.moving == 0)
+			return problem_set(problem, 409, "not-drained",
+				"%zu PVMs stay on server %s. %s. The server takes no new ones; "
+				"drain it again when that is mended, or \"edgeplex server "
+				"undrain %s\"",
+				count.there, run->name, count.reason, run->name);
+		if (!fleet_pause(run->engine->fleet, POLL_MS))
+			return problem_set(
+				problem, 503, "interrupted", "edgeplexd is being stopped");
+	}
+}
+
 /* ---- steps of CVMs ------------------------------------------------------------------------ */
 
 static int load_cvm(struct run *run, struct cvm *cvm, struct problem *problem)
@@ -356,6 +483,16 @@ static const struct step_kind port_delete_steps[] = {
 	{0},
 };
 
+static const struct step_kind port_migrate_steps[] = {
+	{"place", step_done, move_undo, false},
+	{"start-copy", move_prepare, NULL, false},
+	{"copy-memory", move_copy, NULL, false},
+	{"switch-over", move_switch, NULL, false},
+	{"settle", move_settle, NULL, true},
+	{"end-source", move_end, NULL, true},
+	{0},
+};
+
 static const struct step_kind cvm_create_steps[] = {
 	{"allocate", step_done, cvm_forget, false},
 	{"place", step_done, NULL, false},
@@ -374,6 +511,12 @@ static const struct step_kind cvm_delete_steps[] = {
 	{0},
 };
 
+static const struct step_kind server_drain_steps[] = {
+	{"take-out-of-service", step_done, NULL, true},
+	{"move-pvms", drain_pvms, NULL, true},
+	{0},
+};
+
 static const struct {
 	const char *verb, *prefix;
 	const struct step_kind *steps;
@@ -381,8 +524,10 @@ static const struct {
 	{"create", "port/", port_create_steps},
 	{"change", "port/", port_change_steps},
 	{"delete", "port/", port_delete_steps},
+	{"migrate", "port/", port_migrate_steps},
 	{"create", "cvm/", cvm_create_steps},
 	{"delete", "cvm/", cvm_delete_steps},
+	{"drain", "server/", server_drain_steps},
 };
 
 static const struct step_kind *steps_of(const struct operation *op)
@@ -485,62 +630,75 @@ static int do_step(struct run *run, const struct step_kind *kind)
 	return rc;
 }
 
-static void run_operation(struct engine *engine, int64_t id)
+static void run_operation(struct run *run)
 {
-	struct run run = {.engine = engine};
-	if (store_operation_get(engine->store, id, &run.op) != 0)
-		return;
-	run.name = strchr(run.op.object, '/') + 1;
-	const struct step_kind *steps = steps_of(&run.op);
+	run->name = strchr(run->op.object, '/') + 1;
+	const struct step_kind *steps = steps_of(&run->op);
 	if (steps == NULL) {
 		problem_set(
-			&run.op.error, 500, "internal", "this edgeplexd knows no such operation");
-		finish(&run, OPERATION_FAILED);
+			&run->op.error, 500, "internal", "this edgeplexd knows no such operation");
+		finish(run, OPERATION_FAILED);
 		return;
 	}
-	for (size_t i = 0; i < run.op.n_steps && !run.op.undoing; i++) {
-		run.step = &run.op.steps[i];
-		if (run.step->state == STEP_SUCCEEDED)
+	for (size_t i = 0; i < run->op.n_steps && !run->op.undoing; i++) {
+		run->step = &run->op.steps[i];
+		if (run->step->state == STEP_SUCCEEDED)
 			continue;
-		int rc = do_step(&run, &steps[i]);
+		int rc = do_step(run, &steps[i]);
 		if (rc == EINTR)
 			return;
 		if (rc != 0 && steps[i].soft) {
-			finish(&run, OPERATION_FAILED);
+			finish(run, OPERATION_FAILED);
 			return;
 		}
 	}
-	if (run.op.undoing)
-		undo(&run, steps);
+	if (run->op.undoing)
+		undo(run, steps);
 	else
-		finish(&run, OPERATION_SUCCEEDED);
+		finish(run, OPERATION_SUCCEEDED);
+}
+
+static void run_jobs(struct engine *engine, struct job_queue *queue)
+{
+	pthread_mutex_lock(&engine->lock);
+	while (!engine->stopping) {
+		struct job *job = queue->first;
+		struct run run = {.engine = engine};
+		if (job == NULL) {
+			pthread_cond_wait(&engine->work, &engine->lock);
+			continue;
+		}
+		queue->first = job->next;
+		if (queue->first == NULL)
+			queue->tail = &queue->first;
+		pthread_mutex_unlock(&engine->lock);
+		if (store_operation_get(engine->store, job->id, &run.op) == 0)
+			run_operation(&run);
+		free(run.tried);
+		free(job);
+		pthread_mutex_lock(&engine->lock);
+	}
+	pthread_mutex_unlock(&engine->lock);
 }
 
 static void *worker_main(void *arg)
 {
 	struct engine *engine = arg;
-	pthread_mutex_lock(&engine->lock);
-	while (!engine->stopping) {
-		struct job *job = engine->jobs;
-		if (job == NULL) {
-			pthread_cond_wait(&engine->work, &engine->lock);
-			continue;
-		}
-		engine->jobs = job->next;
-		if (engine->jobs == NULL)
-			engine->jobs_tail = &engine->jobs;
-		pthread_mutex_unlock(&engine->lock);
-		run_operation(engine, job->id);
-		free(job);
-		pthread_mutex_lock(&engine->lock);
-	}
-	pthread_mutex_unlock(&engine->lock);
+	run_jobs(engine, &engine->jobs);
+	return NULL;
+}
+
+static void *drainer_main(void *arg)
+{
+	struct engine *engine = arg;
+	run_jobs(engine, &engine->drains);
 	return NULL;
 }
 
 /* If memory runs out the operation stays in the store, and is taken up at the next start. */
-static void enqueue(struct engine *engine, int64_t id)
+static void enqueue(struct engine *engine, int64_t id, bool drain)
 {
+	struct job_queue *queue = drain ? &engine->drains : &engine->jobs;
 	struct job *job = calloc(1, sizeof(*job));
 	if (job == NULL) {
 		log_error("no memory to begin an operation, restart edgeplexd id=%lld",
@@ -549,9 +707,9 @@ static void enqueue(struct engine *engine, int64_t id)
 	}
 	job->id = id;
 	pthread_mutex_lock(&engine->lock);
-	*engine->jobs_tail = job;
-	engine->jobs_tail = &job->next;
-	pthread_cond_signal(&engine->work);
+	*queue->tail = job;
+	queue->tail = &job->next;
+	pthread_cond_broadcast(&engine->work);
 	pthread_mutex_unlock(&engine->lock);
 }
 
@@ -564,7 +722,8 @@ struct engine *engine_start(struct store *store, struct fleet *fleet)
 		return NULL;
 	engine->store = store;
 	engine->fleet = fleet;
-	engine->jobs_tail = &engine->jobs;
+	engine->jobs.tail = &engine->jobs.first;
+	engine->drains.tail = &engine->drains.first;
 	pthread_condattr_t attr;
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
@@ -576,12 +735,14 @@ struct engine *engine_start(struct store *store, struct fleet *fleet)
 	int err = store_operation_unfinished(store, &ids, &n);
 	for (size_t i = 0; i < n && err == 0; i++) {
 		log_info("taking up an unfinished operation id=%lld", (long long)ids[i]);
-		enqueue(engine, ids[i]);
+		struct operation op;
+		if (store_operation_get(store, ids[i], &op) == 0)
+			enqueue(engine, ids[i], strcmp(op.verb, "drain") == 0);
 	}
 	free(ids);
-	while (err == 0 && engine->n_workers < WORKERS) {
-		err = pthread_create(
-			&engine->workers[engine->n_workers], NULL, worker_main, engine);
+	while (err == 0 && engine->n_workers < WORKERS + DRAINERS) {
+		err = pthread_create(&engine->workers[engine->n_workers], NULL,
+			engine->n_workers < WORKERS ? worker_main : drainer_main, engine);
 		if (err == 0)
 			engine->n_workers++;
 	}
@@ -602,6 +763,15 @@ void engine_shutdown(struct engine *engine)
 	pthread_mutex_unlock(&engine->lock);
 }
 
+static void free_jobs(struct job_queue *queue)
+{
+	while (queue->first != NULL) {
+		struct job *next = queue->first->next;
+		free(queue->first);
+		queue->first = next;
+	}
+}
+
 void engine_stop(struct engine *engine)
 {
 	if (engine == NULL)
@@ -609,11 +779,8 @@ void engine_stop(struct engine *engine)
 	engine_shutdown(engine);
 	for (size_t i = 0; i < engine->n_workers; i++)
 		pthread_join(engine->workers[i], NULL);
-	while (engine->jobs != NULL) {
-		struct job *next = engine->jobs->next;
-		free(engine->jobs);
-		engine->jobs = next;
-	}
+	free_jobs(&engine->jobs);
+	free_jobs(&engine->drains);
 	pthread_mutex_destroy(&engine->lock);
 	pthread_cond_destroy(&engine->work);
 	pthread_cond_destroy(&engine->changed);
@@ -660,7 +827,7 @@ int engine_port_create(struct engine *engine, struct port *port, uint32_t wait_s
 		registry_port_create(engine->store, port, op, server_reachable, engine->fleet,
 			false, problem) != 0)
 		return -1;
-	enqueue(engine, op->id);
+	enqueue(engine, op->id, false);
 	return 0;
 }
 
@@ -670,7 +837,7 @@ int engine_port_change(struct engine *engine, const struct port *port, uint32_t 
 	new_operation(op, "change", "port", port->name, wait_s);
 	if (registry_port_change(engine->store, port, op, problem) != 0)
 		return -1;
-	enqueue(engine, op->id);
+	enqueue(engine, op->id, false);
 	return 0;
 }
 
@@ -680,7 +847,28 @@ int engine_port_delete(
 	new_operation(op, "delete", "port", name, 0);
 	if (registry_port_delete(engine->store, name, op, problem) != 0)
 		return -1;
-	enqueue(engine, op->id);
+	enqueue(engine, op->id, false);
+	return 0;
+}
+
+int engine_port_migrate(struct engine *engine, const char *name, const char *server,
+	struct operation *op, struct problem *problem)
+{
+	new_operation(op, "migrate", "port", name, 0);
+	if (registry_port_move(
+		    engine->store, name, server, op, server_reachable, engine->fleet, problem) != 0)
+		return -1;
+	enqueue(engine, op->id, false);
+	return 0;
+}
+
+int engine_server_drain(
+	struct engine *engine, const char *name, struct operation *op, struct problem *problem)
+{
+	new_operation(op, "drain", "server", name, 0);
+	if (registry_server_drain(engine->store, name, op, problem) != 0)
+		return -1;
+	enqueue(engine, op->id, true);
 	return 0;
 }
 
@@ -691,7 +879,7 @@ int engine_cvm_create(struct engine *engine, const char *site, uint32_t wait_s,
 	if (registry_cvm_create(
 		    engine->store, site, op, server_reachable, engine->fleet, problem) != 0)
 		return -1;
-	enqueue(engine, op->id);
+	enqueue(engine, op->id, false);
 	return 0;
 }
 
@@ -701,7 +889,7 @@ int engine_cvm_delete(
 	new_operation(op, "delete", "cvm", site, 0);
 	if (registry_cvm_delete(engine->store, site, op, problem) != 0)
 		return -1;
-	enqueue(engine, op->id);
+	enqueue(engine, op->id, false);
 	return 0;
 }
 

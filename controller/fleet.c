@@ -191,6 +191,16 @@ static void on_fabric_event(void *ctx, enum fabric_event_type type, const char *
 
 static void *keeper_main(void *arg);
 
+static void site_free(struct fleet_site *site)
+{
+	fabric_close(site->fabric);
+	fleet_switch_state_free(site->state);
+	pthread_mutex_destroy(&site->switch_lock);
+	pthread_mutex_destroy(&site->turn);
+	pthread_cond_destroy(&site->wake);
+	free(site);
+}
+
 static struct fleet_site *site_new(
 	struct fleet *fleet, const struct site *site, struct problem *problem)
 {
@@ -205,25 +215,20 @@ static struct fleet_site *site_new(
 	fs->id = site->id;
 	snprintf(fs->name, sizeof(fs->name), "%s", site->name);
 	pthread_mutex_init(&fs->switch_lock, NULL);
+	pthread_mutex_init(&fs->turn, NULL);
 	fleet_cond_init(&fs->wake);
-	if (fabric_open(fs->name, site->switch_target, on_fabric_event, fs, &fs->fabric, &why) !=
-		0) {
+	fs->state = fleet_switch_state_new();
+	if (fs->state == NULL)
+		problem_set(problem, 500, "internal", "no memory");
+	else if (fabric_open(fs->name, site->switch_target, on_fabric_event, fs, &fs->fabric,
+			 &why) != 0)
 		problem_field(problem, "/switch", "write it like unix:/run/openvswitch/edge.mgmt",
 			"%s", why.text);
-		pthread_mutex_destroy(&fs->switch_lock);
-		pthread_cond_destroy(&fs->wake);
-		free(fs);
+	if (problem->status != 0) {
+		site_free(fs);
 		return NULL;
 	}
 	return fs;
-}
-
-static void site_free(struct fleet_site *site)
-{
-	fabric_close(site->fabric);
-	pthread_mutex_destroy(&site->switch_lock);
-	pthread_cond_destroy(&site->wake);
-	free(site);
 }
 
 void fleet_site_unref(struct fleet *fleet, struct fleet_site *site)
@@ -563,7 +568,9 @@ static bool belongs_there(struct fleet *fleet, const struct fleet_server *server
 	bool found = store_port_list(fleet->store, &ports, &n_ports) != 0 ||
 		     store_cvm_list(fleet->store, &cvms, &n_cvms) != 0;
 	for (size_t i = 0; i < n_ports; i++)
-		found |= ports[i].server_id == server->id && strcmp(ports[i].uuid, uuid) == 0;
+		found |= (ports[i].server_id == server->id ||
+				 ports[i].move_server_id == server->id) &&
+			 strcmp(ports[i].uuid, uuid) == 0;
 	for (size_t i = 0; i < n_cvms; i++)
 		found |= cvms[i].server_id == server->id && strcmp(cvms[i].uuid, uuid) == 0;
 	free(ports);
@@ -777,6 +784,48 @@ static void vm_forget(struct fleet *fleet, struct fleet_vm *vm)
 		fleet_vm_unref(fleet, vm);
 }
 
+int fleet_vm_replace(
+	struct fleet *fleet, struct fleet_vm *old, struct fleet_server *server, struct guest *guest)
+{
+	struct fleet_vm *vm = calloc(1, sizeof(*vm));
+	if (vm == NULL)
+		return ENOMEM;
+	vm->fleet = fleet;
+	vm->refs = 1; /* the list's */
+	vm->guest = guest;
+	vm->is_cvm = old->is_cvm;
+	snprintf(vm->object, sizeof(vm->object), "%s", old->object);
+	snprintf(vm->uuid, sizeof(vm->uuid), "%s", old->uuid);
+	pthread_mutex_init(&vm->life, NULL);
+	fleet_cond_init(&vm->wake);
+
+	pthread_mutex_lock(&fleet->lock);
+	server->refs++;
+	vm->server = server;
+	vm->state = old->state;
+	vm->serves = old->serves;
+	memcpy(vm->missing, old->missing, sizeof(vm->missing));
+	vm->uptime_ms = old->uptime_ms;
+	vm->daemon = cJSON_Duplicate(old->daemon, true);
+	vm->fwd = cJSON_Duplicate(old->fwd, true);
+	for (struct fleet_vm **at = &fleet->vms; *at != NULL; at = &(*at)->next) {
+		if (*at == old) {
+			vm->next = old->next;
+			*at = vm;
+			break;
+		}
+	}
+	old->removed = true;
+	pthread_cond_signal(&old->wake);
+	vm->has_keeper = pthread_create(&vm->keeper, NULL, vm_keeper_main, vm) == 0;
+	if (!vm->has_keeper)
+		log_error("no thread could be started for the VM, restart edgeplexd object=%s",
+			vm->object);
+	pthread_mutex_unlock(&fleet->lock);
+	fleet_vm_unref(fleet, old); /* the list's */
+	return 0;
+}
+
 static bool row_is_gone(struct fleet *fleet, const struct fleet_vm *vm)
 {
 	struct target target;
@@ -837,7 +886,7 @@ static void add_nic(
 	snprintf(nic->bridge, sizeof(nic->bridge), "%s", bridge);
 }
 
-static int find_server(struct fleet *fleet, int64_t server_id, struct server *server)
+int fleet_server_load(struct fleet *fleet, int64_t server_id, struct server *server)
 {
 	struct server *servers;
 	size_t n;
@@ -876,24 +925,29 @@ static int read_cmdline(struct fleet *fleet, const char *role, const char *name,
 	return 0;
 }
 
-/* Starts the VM if it doesn't run. vm->life is held. */
-static int start_locked(
-	struct fleet *fleet, struct fleet_vm *vm, const struct target *target, struct why *why)
+void fleet_qmp_path(const struct fleet *fleet, const char *uuid, char path[300])
 {
-	char cmdline[1024], console[384], qmp[FLEET_RUN_DIR_MAX + 64];
-	struct server server;
-	const char *name = strchr(vm->object, '/') + 1;
+	snprintf(path, 300, "%s/qmp/%s.sock", fleet->run_dir, uuid);
+}
+
+int fleet_start_on(struct fleet *fleet, struct fleet_server *server, const char *object,
+	const struct target *target, bool incoming, struct why *why)
+{
+	char cmdline[1024], console[384], qmp[300];
+	struct server stored;
+	const char *name = strchr(object, '/') + 1;
 	struct hv_vm_spec spec = {
 		.role = target->is_cvm ? "cvm" : "pvm",
-		.owner = vm->object,
+		.owner = object,
 		.memory_kib =
 			target->is_cvm ? target->site.cvm_memory_kib : target->site.pvm_memory_kib,
 		.kernel = fleet->kernel,
 		.initrd = fleet->initrd,
 		.cmdline = cmdline,
 		.viommu = !target->is_cvm,
+		.incoming = incoming,
 	};
-	int err = find_server(fleet, target->server_id, &server);
+	int err = fleet_server_load(fleet, server->id, &stored);
 	if (err != 0)
 		return why_set(why, err, "its server isn't in the store");
 	snprintf(spec.name, sizeof(spec.name), "%s-%s", spec.role, name);
@@ -905,23 +959,30 @@ static int start_locked(
 		snprintf(console, sizeof(console), "%s/%s.log", fleet->console_dir, spec.name);
 		spec.console_log = console;
 	}
-	if (server.hostd[0] != '\0') {
-		snprintf(qmp, sizeof(qmp), "%s/qmp/%s.sock", fleet->run_dir, spec.uuid);
+	if (stored.hostd[0] != '\0') {
+		fleet_qmp_path(fleet, spec.uuid, qmp);
 		spec.qmp_path = qmp;
 		spec.preload = fleet->preload;
 	}
 	if (target->is_cvm) {
-		add_nic(&spec, server.bridge, model_pe_mac(target->site.id), target->cvm.vlan_core,
+		add_nic(&spec, stored.bridge, model_pe_mac(target->site.id), target->cvm.vlan_core,
 			target->site.core_mtu);
-		add_nic(&spec, server.bridge, model_inside_mac(target->site.id),
+		add_nic(&spec, stored.bridge, model_inside_mac(target->site.id),
 			target->cvm.vlan_inside, target->site.core_mtu);
 	} else {
-		add_nic(&spec, server.bridge, model_port_mac(target->port.id),
+		add_nic(&spec, stored.bridge, model_port_mac(target->port.id),
 			target->port.vlan_cust, target->port.mtu);
-		add_nic(&spec, server.bridge, model_pe_mac(target->site.id), target->port.vlan_core,
+		add_nic(&spec, stored.bridge, model_pe_mac(target->site.id), target->port.vlan_core,
 			target->site.core_mtu);
 	}
-	return hv_vm_start(vm->server->hv, &spec, why);
+	return hv_vm_start(server->hv, &spec, why);
+}
+
+/* Starts the VM if it doesn't run. vm->life is held. */
+static int start_locked(
+	struct fleet *fleet, struct fleet_vm *vm, const struct target *target, struct why *why)
+{
+	return fleet_start_on(fleet, vm->server, vm->object, target, false, why);
 }
 
 /* After a start of edgeplexd the connection may not be there yet. Errno. */
@@ -996,7 +1057,9 @@ int fleet_vm_stop(struct fleet *fleet, const char *object, struct problem *probl
 			"server %s can't end the VM of %s: %s; check its libvirtd, then delete "
 			"again",
 			vm->server->name, object, why.text);
-	else
+	else if (!target.is_cvm && target.port.move_state != MOVE_NONE)
+		err = fleet_move_end(fleet, object, problem);
+	if (err == 0)
 		vm_forget(fleet, vm);
 	fleet_vm_unref(fleet, vm);
 	return err != 0 ? -1 : 0;
@@ -1038,6 +1101,9 @@ static bool keep_running(struct fleet *fleet, struct fleet_vm *vm, const struct 
 		return false;
 	fleet_event(fleet, "warning", vm->object,
 		"its VM is gone from server %s: starting it again", vm->server->name);
+	if (!target->is_cvm)
+		store_history_add(fleet->store, target->port.id, "started again", vm->server->name,
+			"its VM was gone");
 	err = start_locked(fleet, vm, target, &why);
 	if (err != 0) {
 		vm->start_after_ms = fleet_now_ms() + START_RETRY_MS;
@@ -1063,6 +1129,16 @@ static void keep_configured(struct fleet *fleet, struct fleet_vm *vm, const stru
 	cJSON_Delete(status);
 }
 
+/* Ends what a move has left of its VM, unless that is just being done. */
+static void keep_single(struct fleet *fleet, struct fleet_vm *vm, const struct target *target)
+{
+	struct problem problem = {0};
+	int64_t id;
+	if (!target->is_cvm && target->port.move_state == MOVE_LEAVING &&
+		store_operation_of(fleet->store, vm->object, &id) == ENOENT)
+		fleet_move_end(fleet, vm->object, &problem);
+}
+
 static void keep_vm(struct fleet *fleet, struct fleet_vm *vm)
 {
 	struct target target;
@@ -1070,10 +1146,15 @@ static void keep_vm(struct fleet *fleet, struct fleet_vm *vm)
 	/* Busy: somebody is just doing something to it, and will see how it does. */
 	if (pthread_mutex_trylock(&vm->life) != 0)
 		return;
+	/* Which copy of a VM is to run, in the middle of a move, is for its operation to say. */
 	if (fleet_target_load(fleet, vm->object, &target) == 0 && target.started &&
-		strcmp(target.uuid, vm->uuid) == 0 && keep_running(fleet, vm, &target)) {
-		fleet_look(fleet, vm, missing, sizeof(missing));
-		keep_configured(fleet, vm, &target);
+		strcmp(target.uuid, vm->uuid) == 0 && target.server_id == vm->server->id &&
+		(target.is_cvm || target.port.move_state != MOVE_SWITCHING)) {
+		if (keep_running(fleet, vm, &target)) {
+			fleet_look(fleet, vm, missing, sizeof(missing));
+			keep_configured(fleet, vm, &target);
+		}
+		keep_single(fleet, vm, &target);
 	}
 	pthread_mutex_unlock(&vm->life);
 }
@@ -1234,6 +1315,7 @@ void fleet_free(struct fleet *fleet)
 		return;
 	if (fleet->has_auditor)
 		pthread_join(fleet->auditor, NULL);
+	fleet_moves_free(fleet);
 	while (fleet->sites != NULL)
 		site_retire(fleet, fleet->sites);
 	while (fleet->vms != NULL)

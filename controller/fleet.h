@@ -114,6 +114,28 @@ bool fleet_vm_serves(struct fleet *fleet, const char *object, char *missing, siz
 int fleet_vm_call(struct fleet *fleet, const char *object, const char *method, const cJSON *params,
 	int timeout_ms, cJSON **result, struct problem *problem);
 
+/*
+ * The steps of moving a port's PVM to the server that the store has for it (struct port,
+ * move_server), in this order; each may be repeated after a crash.
+ *
+ * prepare: the destination's VM waits for its state, and the copy has begun.
+ * copy: waits until little is left to copy. `progress` is told how far it is.
+ * switch: the destination takes over; when this returns 0 it is the VM, in the store too; after -1
+ *   the source is, or, if it died, nobody is yet.
+ * settle: the source is fenced off.
+ * end: the void copy is ended, wherever it is, and forgotten. Serves at any time that there is one.
+ * undo: of what prepare and copy did.
+ */
+typedef void (*fleet_progress_fn)(void *ctx, const char *text);
+int fleet_move_prepare(struct fleet *fleet, const char *object, struct problem *problem);
+int fleet_move_copy(struct fleet *fleet, const char *object, fleet_progress_fn progress, void *ctx,
+	struct problem *problem);
+int fleet_move_switch(struct fleet *fleet, const char *object, char *detail, size_t size,
+	struct problem *problem);
+int fleet_move_settle(struct fleet *fleet, const char *object, struct problem *problem);
+int fleet_move_end(struct fleet *fleet, const char *object, struct problem *problem);
+int fleet_move_undo(struct fleet *fleet, const char *object, struct problem *problem);
+
 enum fleet_vm_state { FLEET_VM_ABSENT, FLEET_VM_STARTING, FLEET_VM_RUNNING, FLEET_VM_UNKNOWN };
 
 struct fleet_vm_view {

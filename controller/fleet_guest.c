@@ -114,6 +114,29 @@ static int guest_problem(
 		err->message, err->code);
 }
 
+/*
+ * A reference to the object's VM, with vm->life held; NULL with `problem`. `target` is as it is
+ * then: others may have changed it, or moved the VM, while we waited for our turn.
+ */
+static struct fleet_vm *lock_vm(
+	struct fleet *fleet, const char *object, struct target *target, struct problem *problem)
+{
+	for (;;) {
+		struct fleet_vm *vm = fleet_started_vm_ref(fleet, object, target, problem);
+		if (vm == NULL)
+			return NULL;
+		pthread_mutex_lock(&vm->life);
+		if (fleet_target_load(fleet, object, target) != 0)
+			fleet_gone(problem, object);
+		else if (target->server_id == vm->server->id)
+			return vm;
+		pthread_mutex_unlock(&vm->life);
+		fleet_vm_unref(fleet, vm);
+		if (problem->status != 0)
+			return NULL;
+	}
+}
+
 int fleet_vm_configure(struct fleet *fleet, const char *object, struct problem *problem)
 {
 	struct target target;
@@ -127,13 +150,9 @@ int fleet_vm_configure(struct fleet *fleet, const char *object, struct problem *
 		if (fleet_target_load(fleet, object, &target) != 0)
 			return fleet_gone(problem, object);
 	}
-	struct fleet_vm *vm = fleet_started_vm_ref(fleet, object, &target, problem);
+	struct fleet_vm *vm = lock_vm(fleet, object, &target, problem);
 	if (vm == NULL)
 		return -1;
-	pthread_mutex_lock(&vm->life);
-	/* Others may have changed what this guest should have while we waited for our turn. */
-	if (fleet_target_load(fleet, object, &target) != 0)
-		fleet_gone(problem, object);
 	while (problem->status == 0) {
 		struct jsonrpc_error err = {0};
 		cJSON *status = NULL;

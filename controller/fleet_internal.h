@@ -6,6 +6,7 @@
  * What the fleet's files share.
  *
  * Locks, in the order in which they may be taken:
+ *   site->turn     one VM of a site at a time stands still to be moved
  *   vm->life       a VM's life cycle and configuration: held while something is done to it
  *   site->switch_lock  one fabric_apply() at a time, and in the order of the facts
  *   fleet->lock    lists, reference counts, what was last seen; never held over a blocking call
@@ -38,6 +39,8 @@ struct fleet_site {
 	pthread_mutex_t switch_lock;
 	uint64_t applied;    /* hash of the rules in force; 0: not known. Under switch_lock */
 	bool switch_trouble; /* an event told so. Under switch_lock */
+	struct switch_state *state; /* fleet_switch.c's. Under switch_lock */
+	pthread_mutex_t turn;       /* held while a VM of the site stands still */
 	pthread_t keeper;
 	bool has_keeper, removed, kicked;
 	pthread_cond_t wake; /* with fleet->lock */
@@ -81,6 +84,26 @@ struct fleet_vm {
 	struct hv_vm_stats stats;
 };
 
+/*
+ * A move that is under way. Made again from the store after a restart. Its members belong to the
+ * thread of its operation, but for what the lock guards.
+ */
+struct fleet_move {
+	struct fleet_move *next; /* under fleet->lock */
+	char object[48], uuid[MODEL_UUID_SIZE];
+	int64_t port_id;
+	struct fleet_site *site; /* references */
+	struct fleet_server *from, *to;
+	enum fabric_phase phase; /* written by fleet_phase_set(); under fleet->lock */
+	struct guest *to_guest;  /* the destination's; NULL: not opened */
+	struct hostd_client *at_from, *at_to;
+	bool activated; /* the destination may have run */
+	int64_t begun_ms;
+	/* Of hostd's last word on the source. */
+	double bytes, passes, paused_us, stopped_pages;
+	char reason[256];
+};
+
 struct pending_event {
 	struct pending_event *next;
 	char severity[8], object[48], text[512];
@@ -96,6 +119,8 @@ struct fleet {
 	struct fleet_site *sites;
 	struct fleet_server *servers;
 	struct fleet_vm *vms;
+	struct fleet_move *moves;
+	uint64_t moves_serial; /* grows whenever a move begins, ends, or changes its phase */
 
 	pthread_t auditor; /* looks for VMs that the store doesn't know */
 	bool has_auditor;
@@ -147,6 +172,25 @@ struct fleet_vm *fleet_started_vm_ref(struct fleet *fleet, const char *object,
 void fleet_vm_unref(struct fleet *fleet, struct fleet_vm *vm);
 struct fleet_vm *fleet_vm_find(struct fleet *fleet, const char *uuid); /* fleet->lock is held */
 
+/*
+ * Starts the object's VM on a server, which need not be its own; `incoming`: as the destination of
+ * a copy. Errno.
+ */
+int fleet_start_on(struct fleet *fleet, struct fleet_server *server, const char *object,
+	const struct target *target, bool incoming, struct why *why);
+
+/*
+ * The VM of `old`, a listed entry, is now on `server`, and `guest` (taken) speaks with it. The
+ * caller holds old->life and a reference to it. ENOMEM: nothing was changed.
+ */
+int fleet_vm_replace(struct fleet *fleet, struct fleet_vm *old, struct fleet_server *server,
+	struct guest *guest);
+
+/* Where the VM's second monitor socket is, on its server. */
+void fleet_qmp_path(const struct fleet *fleet, const char *uuid, char path[300]);
+/* The server as it is stored. Errno. */
+int fleet_server_load(struct fleet *fleet, int64_t server_id, struct server *server);
+
 /* ---- fleet_guest.c ------------------------------------------------------------------------ */
 
 /* Gives the guest its configuration unless `status` tells that it has it. vm->life is held. */
@@ -160,7 +204,24 @@ void fleet_vm_seen(struct fleet *fleet, struct fleet_vm *vm, enum fleet_vm_state
 
 /* ---- fleet_switch.c ----------------------------------------------------------------------- */
 
+struct switch_state *fleet_switch_state_new(void); /* NULL: no memory */
+void fleet_switch_state_free(struct switch_state *state);
+
+/*
+ * Brings the switch to the phase of a move and waits, up to 2 s, until it has confirmed. Whatever
+ * is returned, from now on that is the phase which the switch is to have. Errno.
+ */
+int fleet_phase_set(
+	struct fleet *fleet, struct fleet_move *move, enum fabric_phase phase, struct why *why);
+/* Computes ahead what fleet_phase_set() will want, if nothing changes meanwhile. */
+void fleet_phase_prepare(struct fleet *fleet, struct fleet_move *move, enum fabric_phase phase);
+
 /* Puts the site's switch right if it is connected. */
 void fleet_keep_switch(struct fleet *fleet, struct fleet_site *site);
+
+/* ---- fleet_move.c ------------------------------------------------------------------------- */
+
+/* When nobody moves anything any more. */
+void fleet_moves_free(struct fleet *fleet);
 
 #endif

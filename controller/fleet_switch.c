@@ -10,9 +10,15 @@
 #include <string.h>
 
 #define SWITCH_APPLY_MS 10000
+#define PHASE_MS 2000 /* of a move; what is late is in force when the switch is back */
 #define NO_HASH 0
 
+/*
+ * What the store says of a site, kept as long as it doesn't change: in the moments of a move in
+ * which a customer's VM stands still there is no time to read it.
+ */
 struct site_facts {
+	uint64_t generation; /* of the store */
 	struct fabric_site site;
 	struct fabric_port *fabric_ports;
 	struct port *ports; /* own the addresses that fabric_ports refer to */
@@ -20,11 +26,46 @@ struct site_facts {
 	size_t n_ports, n_servers;
 };
 
+/* A whole table, made ahead: see fleet_phase_prepare(). */
+struct prepared {
+	uint64_t generation, moves_serial;
+	int64_t port_id;
+	enum fabric_phase phase;
+	struct fabric_rules *rules; /* NULL: none */
+	uint64_t hash;
+};
+
+struct switch_state {
+	struct site_facts facts; /* generation 0: none */
+	struct prepared prepared;
+};
+
 static void facts_free(struct site_facts *facts)
 {
 	free(facts->fabric_ports);
 	free(facts->ports);
 	free(facts->servers);
+	memset(facts, 0, sizeof(*facts));
+}
+
+static void prepared_free(struct prepared *prepared)
+{
+	fabric_rules_free(prepared->rules);
+	prepared->rules = NULL;
+}
+
+struct switch_state *fleet_switch_state_new(void)
+{
+	return calloc(1, sizeof(struct switch_state));
+}
+
+void fleet_switch_state_free(struct switch_state *state)
+{
+	if (state == NULL)
+		return;
+	facts_free(&state->facts);
+	prepared_free(&state->prepared);
+	free(state);
 }
 
 static const char *trunk_of(const struct site_facts *facts, int64_t server_id)
@@ -39,6 +80,7 @@ static const char *trunk_of(const struct site_facts *facts, int64_t server_id)
 static void add_fabric_port(struct site_facts *facts, const struct port *port)
 {
 	const char *trunk = trunk_of(facts, port->server_id);
+	const char *to_trunk = trunk_of(facts, port->move_server_id);
 	if (trunk == NULL)
 		return;
 	struct fabric_port *fp = &facts->fabric_ports[facts->site.n_ports++];
@@ -58,23 +100,36 @@ static void add_fabric_port(struct site_facts *facts, const struct port *port)
 	};
 	snprintf(fp->switch_port, sizeof(fp->switch_port), "%s", port->switch_port);
 	snprintf(fp->trunk, sizeof(fp->trunk), "%s", trunk);
+	/*
+	 * A move whose operation was interrupted and hasn't been taken up again: both copies may
+	 * run. Data goes to the one that surely has it (it is ended only after MOVE_SWITCHING), and
+	 * the control plane stays where it may have gone already.
+	 */
+	if (port->move_state == MOVE_SWITCHING && to_trunk != NULL) {
+		fp->phase = FABRIC_CONTROL_MOVED;
+		snprintf(fp->to_trunk, sizeof(fp->to_trunk), "%s", to_trunk);
+	}
 }
 
-/* Errno. The facts are to be freed in any case. */
-static int facts_load(struct fleet *fleet, const char *name, struct site_facts *facts)
+/* Reads the facts if they changed. Errno; site->switch_lock is held. */
+static int facts_refresh(struct fleet *fleet, struct fleet_site *fs)
 {
+	struct site_facts *facts = &fs->state->facts;
 	struct site site;
 	struct cvm cvm;
-	memset(facts, 0, sizeof(*facts));
+	if (facts->generation != 0 && facts->generation == store_generation(fleet->store))
+		return 0;
+	facts_free(facts);
 	int err = store_begin(fleet->store); /* all facts of one moment */
 	if (err != 0)
 		return err;
-	err = store_site_get(fleet->store, name, &site);
+	uint64_t generation = store_generation(fleet->store);
+	err = store_site_get(fleet->store, fs->name, &site);
 	if (err == 0)
 		err = store_port_list(fleet->store, &facts->ports, &facts->n_ports);
 	if (err == 0)
 		err = store_server_list(fleet->store, &facts->servers, &facts->n_servers);
-	int no_cvm = err == 0 ? store_cvm_get(fleet->store, name, &cvm) : ENOENT;
+	int no_cvm = err == 0 ? store_cvm_get(fleet->store, fs->name, &cvm) : ENOENT;
 	store_rollback(fleet->store);
 	if (err != 0)
 		return err;
@@ -107,6 +162,7 @@ static int facts_load(struct fleet *fleet, const char *name, struct site_facts *
 		if (facts->ports[i].site_id == site.id && facts->ports[i].in_fabric)
 			add_fabric_port(facts, &facts->ports[i]);
 	}
+	facts->generation = generation;
 	return 0;
 }
 
@@ -140,18 +196,115 @@ static uint64_t hash_rules(const struct fabric_rules *rules)
 	return hash == NO_HASH ? 1 : hash;
 }
 
+/* What a move that is under way makes of its port's facts. */
+static void apply_move(const struct site_facts *facts, const struct fleet_move *move,
+	enum fabric_phase phase, struct fabric_port *port)
+{
+	const char *from = trunk_of(facts, move->from->id), *to = trunk_of(facts, move->to->id);
+	if (from == NULL || to == NULL)
+		return;
+	snprintf(port->trunk, sizeof(port->trunk), "%s", from);
+	snprintf(port->to_trunk, sizeof(port->to_trunk), "%s", to);
+	port->phase = phase;
+}
+
+/*
+ * The site's whole table, with `move` (may be NULL) in `phase` and all others as they are.
+ * `*serial` is that of the moves that were looked at. Errno; site->switch_lock is held.
+ */
+static int compute(struct fleet *fleet, struct fleet_site *fs, const struct fleet_move *move,
+	enum fabric_phase phase, struct fabric_rules **rules, uint64_t *serial, struct why *why)
+{
+	int err = facts_refresh(fleet, fs);
+	if (err != 0)
+		return why_set(why, err, "the site's desired state can't be read");
+	const struct site_facts *facts = &fs->state->facts;
+	struct fabric_site site = facts->site;
+	struct fabric_port *ports = calloc(site.n_ports + 1, sizeof(*ports));
+	if (ports == NULL)
+		return why_set(why, ENOMEM, "no memory");
+	memcpy(ports, facts->fabric_ports, site.n_ports * sizeof(*ports));
+	site.ports = ports;
+	pthread_mutex_lock(&fleet->lock);
+	*serial = fleet->moves_serial;
+	for (const struct fleet_move *m = fleet->moves; m != NULL; m = m->next) {
+		for (size_t i = 0; i < site.n_ports; i++) {
+			if (ports[i].id == (uint32_t)m->port_id)
+				apply_move(facts, m, m == move ? phase : m->phase, &ports[i]);
+		}
+	}
+	pthread_mutex_unlock(&fleet->lock);
+	err = fabric_rules_compute(&site, rules, why);
+	free(ports);
+	return err;
+}
+
+void fleet_phase_prepare(struct fleet *fleet, struct fleet_move *move, enum fabric_phase phase)
+{
+	struct fleet_site *fs = move->site;
+	pthread_mutex_lock(&fs->switch_lock);
+	struct prepared *prepared = &fs->state->prepared;
+	prepared_free(prepared);
+	if (compute(fleet, fs, move, phase, &prepared->rules, &prepared->moves_serial, NULL) == 0) {
+		prepared->generation = fs->state->facts.generation;
+		prepared->port_id = move->port_id;
+		prepared->phase = phase;
+		prepared->hash = hash_rules(prepared->rules);
+	}
+	pthread_mutex_unlock(&fs->switch_lock);
+}
+
+/* Takes what was prepared for this moment, or NULL. site->switch_lock is held. */
+static struct fabric_rules *take_prepared(
+	struct fleet *fleet, struct fleet_move *move, enum fabric_phase phase, uint64_t *hash)
+{
+	struct prepared *prepared = &move->site->state->prepared;
+	pthread_mutex_lock(&fleet->lock);
+	bool good = prepared->rules != NULL && prepared->port_id == move->port_id &&
+		    prepared->phase == phase && prepared->moves_serial == fleet->moves_serial &&
+		    prepared->generation == store_generation(fleet->store);
+	pthread_mutex_unlock(&fleet->lock);
+	struct fabric_rules *rules = good ? prepared->rules : NULL;
+	if (good)
+		prepared->rules = NULL;
+	*hash = prepared->hash;
+	return rules;
+}
+
+int fleet_phase_set(
+	struct fleet *fleet, struct fleet_move *move, enum fabric_phase phase, struct why *why)
+{
+	struct fleet_site *fs = move->site;
+	struct fabric_rules *rules;
+	uint64_t hash, serial;
+	int err = 0;
+	pthread_mutex_lock(&fs->switch_lock);
+	rules = take_prepared(fleet, move, phase, &hash);
+	/* From here on it is what the keeper wants too, whether the switch answers or not. */
+	pthread_mutex_lock(&fleet->lock);
+	move->phase = phase;
+	fleet->moves_serial++;
+	pthread_mutex_unlock(&fleet->lock);
+	if (rules == NULL) {
+		err = compute(fleet, fs, NULL, phase, &rules, &serial, why);
+		hash = err == 0 ? hash_rules(rules) : NO_HASH;
+	}
+	if (err == 0)
+		err = fabric_change(fs->fabric, rules, PHASE_MS, NULL, why);
+	fabric_rules_free(rules);
+	fs->applied = err == 0 ? hash : NO_HASH;
+	pthread_mutex_unlock(&fs->switch_lock);
+	/* Another port that isn't there is no concern of this one. */
+	return err == ENODEV ? 0 : err;
+}
+
 /* `always`: apply also what was applied before. Errno; site->switch_lock is held. */
 static int sync_switch_locked(struct fleet *fleet, struct fleet_site *site, bool always,
 	struct fabric_result *result, struct why *why)
 {
-	struct site_facts facts;
 	struct fabric_rules *rules = NULL;
-	int err = facts_load(fleet, site->name, &facts);
-	if (err != 0)
-		why_set(why, err, "the site's desired state can't be read");
-	else
-		err = fabric_rules_compute(&facts.site, &rules, why);
-	facts_free(&facts);
+	uint64_t serial;
+	int err = compute(fleet, site, NULL, FABRIC_AT_SOURCE, &rules, &serial, why);
 	if (err != 0)
 		return err;
 	uint64_t hash = hash_rules(rules);

@@ -743,6 +743,12 @@ int model_port_read(const cJSON *json, struct port *port, struct problem *proble
 	return reader_end(&reader);
 }
 
+const char *model_move_state_name(enum move_state state)
+{
+	static const char *const names[] = {"none", "copying", "switching", "leaving"};
+	return names[state];
+}
+
 const char *model_port_state_name(enum port_state state)
 {
 	static const char *const names[] = {"creating", "active", "deleting"};

@@ -70,6 +70,7 @@ struct server {
 	char trunk[MODEL_IFNAME_SIZE];
 	char hostd[MODEL_HOSTD_SIZE]; /* "": none, its VMs can't be moved */
 	uint32_t memory_mib;          /* that VMs may use together */
+	bool drained;                 /* out of service: no VM is placed there */
 };
 
 struct customer {
@@ -91,6 +92,14 @@ enum port_state {
 };
 
 /* A customer port and its PVM: they live and die together. */
+/* How far the move of a port's VM is. */
+enum move_state {
+	MOVE_NONE,
+	MOVE_COPYING,   /* the second copy doesn't run yet */
+	MOVE_SWITCHING, /* either may run; its operation decides which one stays */
+	MOVE_LEAVING,   /* the second copy is void, fenced at the switch, and to be ended */
+};
+
 struct port {
 	int64_t id;
 	char name[MODEL_NAME_SIZE];
@@ -119,6 +128,11 @@ struct port {
 	bool started;   /* its VM should run */
 	bool in_cvm;    /* the CVM should know it */
 	bool in_fabric; /* the edge switch should serve it */
+
+	/* Of its VM's second copy, on another server; nothing is there if MOVE_NONE. */
+	enum move_state move_state;
+	int64_t move_server_id;
+	char move_server[MODEL_NAME_SIZE];
 };
 
 /* A site's CVM. */
@@ -136,6 +150,7 @@ struct cvm {
 
 bool model_name_valid(const char *name);
 const char *model_port_state_name(enum port_state state);
+const char *model_move_state_name(enum move_state state);
 
 /*
  * Read a request's object. Return 0, or -1 with `problem` naming each wrong field. What has a

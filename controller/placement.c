@@ -15,6 +15,11 @@ static int choose_wanted(const struct placement_server *servers, size_t n, uint6
 	for (size_t i = 0; i < n; i++) {
 		if (strcmp(servers[i].name, wanted) != 0)
 			continue;
+		if (servers[i].drained)
+			return problem_set(problem, 409, "out-of-service",
+				"server %s is drained: put it into service again with \"edgeplex "
+				"server undrain %s\", or name another one",
+				wanted, wanted);
 		if (!servers[i].reachable)
 			return problem_set(problem, 503, "server-unreachable",
 				"server %s is not connected: check libvirtd there, or leave out "
@@ -43,19 +48,26 @@ int placement_choose(const struct placement_server *servers, size_t n, uint64_t 
 			"site %s has no server: make one with \"edgeplex server create\"", site);
 
 	int best = -1;
-	bool any_reachable = false;
+	bool any_reachable = false, any_in_service = false;
 	for (size_t i = 0; i < n; i++) {
-		any_reachable |= servers[i].reachable;
-		if (!servers[i].reachable || left_kib(&servers[i]) < need_kib)
+		any_in_service |= !servers[i].drained;
+		any_reachable |= servers[i].reachable && !servers[i].drained;
+		if (!servers[i].reachable || servers[i].drained || left_kib(&servers[i]) < need_kib)
 			continue;
 		if (best < 0 || left_kib(&servers[i]) > left_kib(&servers[best]))
 			best = (int)i;
 	}
 	if (best >= 0)
 		return best;
+	if (!any_in_service)
+		return problem_set(problem, 409, "out-of-service",
+			"all other servers of site %s are drained: put one into service again with "
+			"\"edgeplex server undrain\", or add one",
+			site);
 	if (!any_reachable)
 		return problem_set(problem, 503, "server-unreachable",
-			"no server of site %s is connected: check libvirtd on them (edgeplex "
+			"no server of site %s that is in service is connected: check libvirtd on "
+			"them (edgeplex "
 			"server "
 			"list shows their URIs)",
 			site);

@@ -336,10 +336,12 @@ int registry_server_delete(struct store *store, const char *name, struct problem
 		goto out;
 	}
 	for (size_t i = 0; i < n_ports; i++) {
-		if (ports[i].server_id == server.id)
+		if (ports[i].server_id == server.id || ports[i].move_server_id == server.id)
 			problem_set(problem, 409, "in-use",
-				"server %s carries the PVM of port %s: delete that port first",
-				name, ports[i].name);
+				"server %s carries the PVM of port %s: move it away (edgeplex "
+				"server "
+				"drain %s), or delete that port first",
+				name, ports[i].name, name);
 	}
 	for (size_t i = 0; i < n_cvms; i++) {
 		if (cvms[i].server_id == server.id)
@@ -507,7 +509,7 @@ static int used_kib(struct store *store, const struct site *site, int64_t server
 		err = store_cvm_list(store, &cvms, &n_cvms);
 	*used = 0;
 	for (size_t i = 0; i < n_ports; i++) {
-		if (ports[i].server_id == server_id)
+		if (ports[i].server_id == server_id || ports[i].move_server_id == server_id)
 			*used += site->pvm_memory_kib;
 	}
 	for (size_t i = 0; i < n_cvms; i++) {
@@ -519,9 +521,10 @@ static int used_kib(struct store *store, const struct site *site, int64_t server
 	return err;
 }
 
+/* On any server of the site but that of id `but` (0: none). */
 static int place(struct store *store, const struct site *site, uint64_t need_kib,
-	const char *wanted, registry_reachable_fn reachable, void *ctx, int64_t *server_id,
-	char server_name[MODEL_NAME_SIZE], struct problem *problem)
+	const char *wanted, int64_t but, registry_reachable_fn reachable, void *ctx,
+	int64_t *server_id, char server_name[MODEL_NAME_SIZE], struct problem *problem)
 {
 	struct server *servers = NULL;
 	size_t n = 0, n_here = 0;
@@ -535,7 +538,7 @@ static int place(struct store *store, const struct site *site, uint64_t need_kib
 		goto out;
 	}
 	for (size_t i = 0; i < n; i++) {
-		if (!is_at(&servers[i], site))
+		if (!is_at(&servers[i], site) || servers[i].id == but)
 			continue;
 		uint64_t used;
 		if (used_kib(store, site, servers[i].id, &used) != 0) {
@@ -546,6 +549,7 @@ static int place(struct store *store, const struct site *site, uint64_t need_kib
 		choice[n_here++] = (struct placement_server){
 			.name = servers[i].name,
 			.reachable = reachable(ctx, servers[i].id),
+			.drained = servers[i].drained,
 			.memory_kib = (uint64_t)servers[i].memory_mib * 1024,
 			.used_kib = used,
 		};
@@ -771,7 +775,7 @@ int registry_port_create(struct store *store, struct port *port, struct operatio
 	}
 	if (give_port(store, port, &site, problem) != 0)
 		goto out;
-	if (place(store, &site, site.pvm_memory_kib, port->wanted_server, reachable, ctx,
+	if (place(store, &site, site.pvm_memory_kib, port->wanted_server, 0, reachable, ctx,
 		    &port->server_id, port->server, problem) != 0)
 		goto out;
 	if (store_port_update(store, port) != 0) {
@@ -852,6 +856,50 @@ out:
 	return finish(store, false, problem);
 }
 
+/* What stands in the way of moving the port's PVM to the server `wanted` ("": any). */
+static int check_movable(const struct port *port, const char *wanted, struct problem *problem)
+{
+	if (port->state != PORT_ACTIVE || !port->started)
+		return problem_set(problem, 409, "not-ready",
+			"port %s is half made or half deleted: delete it, then create it again",
+			port->name);
+	if (port->move_state != MOVE_NONE)
+		return problem_set(problem, 409, "not-ready",
+			"the copy that an earlier move left of the PVM on server %s isn't ended "
+			"yet: that happens by itself as soon as that server answers",
+			port->move_server);
+	if (strcmp(port->server, wanted) == 0)
+		return problem_field(problem, "/server",
+			"name another server of the site, or leave it out",
+			"the PVM of port %s is on server %s already", port->name, wanted);
+	return 0;
+}
+
+int registry_port_move(struct store *store, const char *name, const char *wanted,
+	struct operation *op, registry_reachable_fn reachable, void *ctx, struct problem *problem)
+{
+	struct site site;
+	struct port port;
+	if (begin(store, problem) != 0)
+		return -1;
+	if (registry_find_port(store, name, &port, problem) != 0 ||
+		check_port_idle(store, &port, problem) != 0 ||
+		check_movable(&port, wanted, problem) != 0 ||
+		referred_site(store, port.site, &site, problem) != 0 ||
+		place(store, &site, site.pvm_memory_kib, wanted, port.server_id, reachable, ctx,
+			&port.move_server_id, port.move_server, problem) != 0)
+		goto out;
+	port.move_state = MOVE_COPYING;
+	if (store_port_update(store, &port) != 0) {
+		database_failed(store, problem);
+		goto out;
+	}
+	done_already(op, "place", "from server %s to server %s", port.server, port.move_server);
+	add_operation(store, op, problem);
+out:
+	return finish(store, false, problem);
+}
+
 int registry_port_remove(struct store *store, const struct port *port)
 {
 	char owner[48];
@@ -867,6 +915,38 @@ int registry_port_remove(struct store *store, const struct port *port)
 		return err;
 	}
 	return store_commit(store);
+}
+
+/* ---- taking servers out of service --------------------------------------------------------- */
+
+static int set_drained(struct store *store, const char *name, bool drained, struct operation *op,
+	struct problem *problem)
+{
+	struct server server;
+	char object[48];
+	snprintf(object, sizeof(object), "server/%.30s", name);
+	if (begin(store, problem) != 0)
+		return -1;
+	if (registry_find_server(store, name, &server, problem) != 0 ||
+		check_idle(store, object, problem) != 0)
+		goto out;
+	if (store_server_set_drained(store, server.id, drained) != 0)
+		database_failed(store, problem);
+	else if (op != NULL)
+		add_operation(store, op, problem);
+out:
+	return finish(store, false, problem);
+}
+
+int registry_server_drain(
+	struct store *store, const char *name, struct operation *op, struct problem *problem)
+{
+	return set_drained(store, name, true, op, problem);
+}
+
+int registry_server_undrain(struct store *store, const char *name, struct problem *problem)
+{
+	return set_drained(store, name, false, NULL, problem);
 }
 
 /* ---- CVMs --------------------------------------------------------------------------------- */
@@ -896,7 +976,7 @@ int registry_cvm_create(struct store *store, const char *name, struct operation 
 			0 ||
 		allocate_mac(store, model_pe_mac(site.id), owner, problem) != 0 ||
 		allocate_mac(store, model_inside_mac(site.id), owner, problem) != 0 ||
-		place(store, &site, site.cvm_memory_kib, "", reachable, ctx, &cvm.server_id,
+		place(store, &site, site.cvm_memory_kib, "", 0, reachable, ctx, &cvm.server_id,
 			cvm.server, problem) != 0)
 		goto out;
 	if (store_cvm_insert(store, &cvm) != 0) {

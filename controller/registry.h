@@ -25,6 +25,11 @@ int registry_server_change(
 	struct store *store, const struct server *server, struct problem *problem);
 int registry_server_delete(struct store *store, const char *name, struct problem *problem);
 
+/* Takes it out of service (no VM is placed there any more) and stores the operation. */
+int registry_server_drain(
+	struct store *store, const char *name, struct operation *op, struct problem *problem);
+int registry_server_undrain(struct store *store, const char *name, struct problem *problem);
+
 /* Chooses `vpn_id` if it is open. */
 int registry_customer_create(
 	struct store *store, struct customer *customer, struct problem *problem);
@@ -47,6 +52,12 @@ int registry_port_change(struct store *store, const struct port *wanted, struct 
 	struct problem *problem);
 int registry_port_delete(
 	struct store *store, const char *name, struct operation *op, struct problem *problem);
+/*
+ * Places a second copy of the port's PVM, on the server `wanted` if not empty, and stores it
+ * (MOVE_COPYING) with the operation that will make it the only one.
+ */
+int registry_port_move(struct store *store, const char *name, const char *wanted,
+	struct operation *op, registry_reachable_fn reachable, void *ctx, struct problem *problem);
 /* The end of a port: row and allocations. */
 int registry_port_remove(struct store *store, const struct port *port);
 

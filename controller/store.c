@@ -18,6 +18,7 @@ struct store {
 	sqlite3 *db;
 	pthread_mutex_t mutex; /* recursive; held from store_begin() to the end of it */
 	unsigned depth;        /* of transactions: only the outermost is SQLite's */
+	_Atomic uint64_t generation;
 };
 
 /* Each entry takes the schema from its index to the next version. Entries never change. */
@@ -76,6 +77,15 @@ static const char *const migrations[] = {
 	"CREATE TABLE events (id INTEGER PRIMARY KEY AUTOINCREMENT, time_ms INTEGER NOT NULL,"
 	" severity TEXT NOT NULL, object TEXT NOT NULL, text TEXT NOT NULL) STRICT;",
 	"ALTER TABLE servers ADD COLUMN hostd TEXT NOT NULL DEFAULT '';",
+
+	"ALTER TABLE pvms ADD COLUMN move_state INTEGER NOT NULL DEFAULT 0;"
+	"ALTER TABLE pvms ADD COLUMN move_server_id INTEGER REFERENCES servers(id);"
+	"ALTER TABLE servers ADD COLUMN drained INTEGER NOT NULL DEFAULT 0;"
+	"CREATE TABLE pvm_history (id INTEGER PRIMARY KEY AUTOINCREMENT,"
+	" port_id INTEGER NOT NULL REFERENCES ports(id) ON DELETE CASCADE,"
+	" time_ms INTEGER NOT NULL, what TEXT NOT NULL, server TEXT NOT NULL,"
+	" detail TEXT NOT NULL) STRICT;"
+	"CREATE INDEX pvm_history_port ON pvm_history(port_id);",
 };
 
 #define SCHEMA_VERSION ((int)(sizeof(migrations) / sizeof(migrations[0])))
@@ -195,6 +205,28 @@ static int64_t now_ms(void)
 	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
+/* SQLite calls it for each row that is written. */
+static void note_change(
+	void *ctx, int what, const char *database, const char *table, sqlite3_int64 row)
+{
+	static const char *const progress[] = {
+		"operations", "operation_steps", "events", "pvm_history"};
+	struct store *store = ctx;
+	(void)what;
+	(void)database;
+	(void)row;
+	for (size_t i = 0; i < sizeof(progress) / sizeof(progress[0]); i++) {
+		if (strcmp(table, progress[i]) == 0)
+			return;
+	}
+	store->generation++;
+}
+
+uint64_t store_generation(const struct store *store)
+{
+	return store->generation;
+}
+
 static int migrate(struct store *store, struct why *why)
 {
 	sqlite3_stmt *stmt = prepare(store, "PRAGMA user_version", "");
@@ -257,6 +289,7 @@ int store_open(const char *path, struct store **out, struct why *why)
 	err = migrate(store, why);
 	if (err != 0)
 		goto fail;
+	sqlite3_update_hook(store->db, note_change, store);
 	*out = store;
 	return 0;
 fail:
@@ -505,7 +538,7 @@ int store_site_list(struct store *store, struct site **sites, size_t *n)
 
 #define SERVER_SELECT                                                                     \
 	"SELECT s.id, s.name, s.site_id, t.name, s.uri, s.bridge, s.trunk, s.memory_mib," \
-	" s.hostd"                                                                        \
+	" s.hostd, s.drained"                                                             \
 	" FROM servers s JOIN sites t ON t.id = s.site_id"
 
 int store_server_insert(struct store *store, struct server *server)
@@ -531,6 +564,15 @@ int store_server_update(struct store *store, const struct server *server)
 	return err;
 }
 
+int store_server_set_drained(struct store *store, int64_t id, bool drained)
+{
+	lock(store);
+	int err = run(store, true, "UPDATE servers SET drained = ? WHERE id = ?", "ii",
+		(int64_t)drained, id);
+	unlock(store);
+	return err;
+}
+
 int store_server_delete(struct store *store, int64_t id)
 {
 	lock(store);
@@ -547,6 +589,7 @@ static int read_server(struct store *store, sqlite3_stmt *stmt, void *item)
 		.id = sqlite3_column_int64(stmt, 0),
 		.site_id = sqlite3_column_int64(stmt, 2),
 		.memory_mib = col_u32(stmt, 7),
+		.drained = sqlite3_column_int(stmt, 9) != 0,
 	};
 	col_text(stmt, 1, server->name, sizeof(server->name));
 	col_text(stmt, 3, server->site, sizeof(server->site));
@@ -632,9 +675,10 @@ int store_customer_list(struct store *store, struct customer **customers, size_t
 	"SELECT p.id, p.name, p.customer_id, c.name, p.site_id, t.name, p.switch_port, p.vlan,"   \
 	" p.mtu, p.ce_mac, p.wanted_server, v.state, v.server_id, s.name, v.uuid, v.label,"       \
 	" v.vlan_cust, v.vlan_core, v.rd_number, v.inside, v.started, v.in_cvm, v.in_fabric,"     \
-	" c.vpn_id"                                                                               \
+	" c.vpn_id, v.move_state, v.move_server_id, m.name"                                       \
 	" FROM ports p JOIN customers c ON c.id = p.customer_id JOIN sites t ON t.id = p.site_id" \
-	" JOIN pvms v ON v.port_id = p.id LEFT JOIN servers s ON s.id = v.server_id"
+	" JOIN pvms v ON v.port_id = p.id LEFT JOIN servers s ON s.id = v.server_id"              \
+	" LEFT JOIN servers m ON m.id = v.move_server_id"
 
 static int write_port_lists(struct store *store, const struct port *port)
 {
@@ -660,12 +704,13 @@ static int write_pvm(struct store *store, const struct port *port)
 		ep_addr_format(&port->inside, inside);
 	return run(store, true,
 		"INSERT OR REPLACE INTO pvms (port_id, state, server_id, uuid, label, vlan_cust,"
-		" vlan_core, rd_number, inside, started, in_cvm, in_fabric)"
-		" VALUES (?, ?, nullif(?, 0), ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-		"iiisiiiisiii", port->id, (int64_t)port->state, port->server_id, port->uuid,
+		" vlan_core, rd_number, inside, started, in_cvm, in_fabric, move_state,"
+		" move_server_id)"
+		" VALUES (?, ?, nullif(?, 0), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, nullif(?, 0))",
+		"iiisiiiisiiiii", port->id, (int64_t)port->state, port->server_id, port->uuid,
 		(int64_t)port->label, (int64_t)port->vlan_cust, (int64_t)port->vlan_core,
 		(int64_t)port->rd_number, inside, (int64_t)port->started, (int64_t)port->in_cvm,
-		(int64_t)port->in_fabric);
+		(int64_t)port->in_fabric, (int64_t)port->move_state, port->move_server_id);
 }
 
 int store_port_insert(struct store *store, struct port *port)
@@ -762,6 +807,8 @@ static int read_port(struct store *store, sqlite3_stmt *stmt, void *item)
 		.in_cvm = sqlite3_column_int(stmt, 21) != 0,
 		.in_fabric = sqlite3_column_int(stmt, 22) != 0,
 		.vpn_id = col_u32(stmt, 23),
+		.move_state = (enum move_state)sqlite3_column_int(stmt, 24),
+		.move_server_id = sqlite3_column_int64(stmt, 25),
 	};
 	col_text(stmt, 1, port->name, sizeof(port->name));
 	col_text(stmt, 3, port->customer, sizeof(port->customer));
@@ -774,6 +821,7 @@ static int read_port(struct store *store, sqlite3_stmt *stmt, void *item)
 	col_text(stmt, 13, port->server, sizeof(port->server));
 	col_text(stmt, 14, port->uuid, sizeof(port->uuid));
 	col_addr(stmt, 19, &port->inside);
+	col_text(stmt, 26, port->move_server, sizeof(port->move_server));
 	return read_port_lists(store, port);
 }
 
@@ -791,6 +839,48 @@ int store_port_list(struct store *store, struct port **ports, size_t *n)
 	lock(store);
 	int err = read_list(store, prepare(store, PORT_SELECT " ORDER BY p.name", ""), read_port,
 		sizeof(**ports), (void **)ports, n);
+	unlock(store);
+	return err;
+}
+
+int store_history_add(struct store *store, int64_t port_id, const char *what, const char *server,
+	const char *detail)
+{
+	int err = store_begin(store);
+	if (err != 0)
+		return err;
+	err = run(store, true,
+		"INSERT INTO pvm_history (port_id, time_ms, what, server, detail) VALUES "
+		"(?,?,?,?,?)",
+		"iisss", port_id, now_ms(), what, server, detail);
+	if (err == 0)
+		err = run(store, false,
+			"DELETE FROM pvm_history WHERE port_id = ? AND id NOT IN (SELECT id FROM"
+			" pvm_history WHERE port_id = ? ORDER BY id DESC LIMIT ?)",
+			"iii", port_id, port_id, (int64_t)STORE_HISTORY_KEPT);
+	return end(store, err);
+}
+
+static int read_history(struct store *store, sqlite3_stmt *stmt, void *item)
+{
+	(void)store;
+	struct history *history = item;
+	history->time_ms = sqlite3_column_int64(stmt, 0);
+	col_text(stmt, 1, history->what, sizeof(history->what));
+	col_text(stmt, 2, history->server, sizeof(history->server));
+	col_text(stmt, 3, history->detail, sizeof(history->detail));
+	return 0;
+}
+
+int store_history_list(struct store *store, int64_t port_id, struct history **history, size_t *n)
+{
+	lock(store);
+	int err = read_list(store,
+		prepare(store,
+			"SELECT time_ms, what, server, detail FROM pvm_history WHERE port_id = ?"
+			" ORDER BY id DESC",
+			"i", port_id),
+		read_history, sizeof(**history), (void **)history, n);
 	unlock(store);
 	return err;
 }

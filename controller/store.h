@@ -29,6 +29,8 @@ int store_begin(struct store *store);
 /* Ends what store_begin() began. When it fails nothing was changed. */
 int store_commit(struct store *store);
 void store_rollback(struct store *store);
+/* Grows whenever an object is written; not by operations and events. Doesn't wait. */
+uint64_t store_generation(const struct store *store);
 /* What SQLite said last; valid while in a transaction. */
 const char *store_error_text(struct store *store);
 
@@ -42,6 +44,7 @@ int store_site_list(struct store *store, struct site **sites, size_t *n);
 
 int store_server_insert(struct store *store, struct server *server);
 int store_server_update(struct store *store, const struct server *server);
+int store_server_set_drained(struct store *store, int64_t id, bool drained);
 int store_server_delete(struct store *store, int64_t id);
 int store_server_get(struct store *store, const char *name, struct server *server);
 int store_server_list(struct store *store, struct server **servers, size_t *n);
@@ -57,6 +60,21 @@ int store_port_update(struct store *store, const struct port *port);
 int store_port_delete(struct store *store, int64_t id);
 int store_port_get(struct store *store, const char *name, struct port *port);
 int store_port_list(struct store *store, struct port **ports, size_t *n);
+
+/* What became of a port's PVM, for the operator; the newest STORE_HISTORY_KEPT of each port. */
+#define STORE_HISTORY_KEPT 100
+
+struct history {
+	int64_t time_ms;
+	char what[24]; /* "created", "moved", "started again" */
+	char server[MODEL_NAME_SIZE];
+	char detail[160];
+};
+
+int store_history_add(struct store *store, int64_t port_id, const char *what, const char *server,
+	const char *detail);
+/* Newest first. */
+int store_history_list(struct store *store, int64_t port_id, struct history **history, size_t *n);
 
 int store_cvm_insert(struct store *store, const struct cvm *cvm);
 int store_cvm_update(struct store *store, const struct cvm *cvm);

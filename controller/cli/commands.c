@@ -234,6 +234,20 @@ static const struct verb server_verbs[] = {
 		.arguments = {{.name = "NAME", .help = "the server", .names = NAMES_SERVERS}},
 		.options = server_set_options,
 		.run = resource_run_set},
+	{.name = "drain",
+		.summary = "move all PVMs away from a server and take it out of service",
+		.details =
+			"The PVMs are moved one by one or several at once; their customers notice "
+			"nothing. The server gets no new virtual machines from then on, until "
+			"\"server undrain\".",
+		.example = "server drain a-left",
+		.arguments = {{.name = "NAME", .help = "the server", .names = NAMES_SERVERS}},
+		.options = wait_options,
+		.run = resource_run_drain},
+	{.name = "undrain",
+		.summary = "put a server into service again",
+		.arguments = {{.name = "NAME", .help = "the server", .names = NAMES_SERVERS}},
+		.run = resource_run_undrain},
 	{.name = "delete",
 		.summary = "remove a server that runs nothing any more",
 		.arguments = {{.name = "NAME", .help = "the server", .names = NAMES_SERVERS}},
@@ -425,6 +439,13 @@ static const struct option fib_options[] = {
 		.choices = "TERM KILL STOP CONT"                             \
 	}
 
+static const struct option migrate_options[] = {{.name = "to",
+							.value = "SERVER",
+							.help = "where to; else edgeplexd chooses",
+							.field = "server",
+							.names = NAMES_SERVERS},
+	WAIT_OPTIONS, END_OPTIONS};
+
 static const struct verb pvm_verbs[] = {
 	{.name = "list", .summary = "list the PVMs", .run = resource_run_list},
 	{.name = "show",
@@ -452,6 +473,16 @@ static const struct verb pvm_verbs[] = {
 		.summary = "show the processes in a PVM",
 		.arguments = {PVM_ARGUMENT},
 		.run = vm_run_processes},
+	{.name = "migrate",
+		.summary = "move a PVM to another server while it forwards",
+		.details =
+			"The new copy is made while the old one runs, and takes over when it has "
+			"shown that it forwards: no packet is lost and no BGP session is reset. If "
+			"anything goes wrong before that, the PVM stays where it is.",
+		.example = "pvm migrate green-a --to a-right",
+		.arguments = {PVM_ARGUMENT},
+		.options = migrate_options,
+		.run = vm_run_migrate},
 	{.name = "signal",
 		.summary = "send a signal to a process in a PVM",
 		.details =

@@ -240,3 +240,25 @@ int resource_run_delete(struct cli *cli, const struct args *args)
 	free(path);
 	return code;
 }
+
+static int run_action(
+	struct cli *cli, const struct args *args, const char *action, const char *done)
+{
+	char *object = cli_object_path(cli, args->arguments[0]);
+	char *path = mem_printf("%s/%s", object, action);
+	int code = resource_change(cli, "POST", path, NULL, args->arguments[0], done);
+
+	free(path);
+	free(object);
+	return code;
+}
+
+int resource_run_drain(struct cli *cli, const struct args *args)
+{
+	return run_action(cli, args, "drain", "is drained");
+}
+
+int resource_run_undrain(struct cli *cli, const struct args *args)
+{
+	return run_action(cli, args, "undrain", "is in service again");
+}

@@ -45,5 +45,7 @@ int resource_run_show(struct cli *cli, const struct args *args);
 int resource_run_create(struct cli *cli, const struct args *args);
 int resource_run_set(struct cli *cli, const struct args *args);
 int resource_run_delete(struct cli *cli, const struct args *args);
+int resource_run_drain(struct cli *cli, const struct args *args);
+int resource_run_undrain(struct cli *cli, const struct args *args);
 
 #endif

@@ -287,6 +287,17 @@ int vm_run_neighbors(struct cli *cli, const struct args *args)
 	return show_part(cli, "neighbors", neighbor_columns, "There are no neighbours.");
 }
 
+int vm_run_migrate(struct cli *cli, const struct args *args)
+{
+	char *path = part_path(cli, args, "migrate");
+	cJSON *body = args_body(args);
+	int code = resource_change(cli, "POST", path, body, args->arguments[0], "is moved");
+
+	cJSON_Delete(body);
+	free(path);
+	return code;
+}
+
 int vm_run_signal(struct cli *cli, const struct args *args)
 {
 	char *path = part_path(cli, args, "signal");

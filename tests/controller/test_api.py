@@ -26,14 +26,14 @@ from hostlab import Certificates, Hostd  # noqa: E402  pylint: disable=wrong-imp
 # A server that nothing answers for, CVMs, and two ports at site a. A port has two VLANs.
 SEED = """
 INSERT INTO servers VALUES (1, 'a-left', 1, 'qemu:///system?socket=/nonexistent/sock', 'br0',
-    'trunk-left', 4096, '');
+    'trunk-left', 4096, '', 0);
 INSERT INTO cvms VALUES (1, 1, 1, '00000000-0000-4000-8000-000000000001', 100, 101, '100.64.1.1',
     0, 0);
 INSERT INTO ports VALUES (1, 'green-a', 1, 1, 'cust1', 0, 1500, NULL, '');
 INSERT INTO port_addresses VALUES (1, 0, '192.168.1.1/30');
 INSERT INTO ce_neighbors VALUES (1, 0, '192.168.1.2', 65101, 0);
 INSERT INTO pvms VALUES (1, 1, 1, '00000000-0000-4000-8000-000000000002', 1000, 102, 103, 1,
-    '100.64.1.10', 0, 0, 0);
+    '100.64.1.10', 0, 0, 0, 0, NULL);
 INSERT INTO allocations VALUES (1, 'vlan', 100, 'cvm/a'), (1, 'vlan', 101, 'cvm/a'),
     (1, 'vlan', 102, 'port/green-a'), (1, 'vlan', 103, 'port/green-a'),
     (1, 'label', 1000, 'port/green-a'), (1, 'inside', 10, 'port/green-a'),
@@ -593,7 +593,8 @@ def test_an_operation_goes_on_after_a_crash(bench, verb, undoing, settled, last,
     api.seed(f"""
         INSERT INTO ports VALUES (70, 'crash', 2, 1, 'cust2', 0, 1500, NULL, '');
         INSERT INTO pvms VALUES (70, {2 if verb == 'delete' else 0}, 1,
-            '00000000-0000-4000-8000-000000000070', 1500, 500, 501, 70, '100.64.1.70', 0, 0, 0);
+            '00000000-0000-4000-8000-000000000070', 1500, 500, 501, 70, '100.64.1.70', 0, 0, 0, 0,
+            NULL);
         INSERT INTO allocations VALUES (1, 'label', 1500, 'port/crash'), (0, 'rd', 70, 'port/crash');
         INSERT INTO operations VALUES (7000, '{verb}', 'port/crash', 0, {undoing}, 1, 0, 0,
             {500 if undoing else 0}, '{'vm-failed' if undoing else ''}', 'no');
@@ -621,10 +622,10 @@ def test_a_port_that_the_switch_lost_holds_up_no_other_customer(bench):
     api.seed("""
         INSERT INTO ports VALUES (80, 'lost', 2, 1, 'gone0', 0, 1500, NULL, '');
         INSERT INTO pvms VALUES (80, 1, 1, '00000000-0000-4000-8000-000000000080', 1600, 600, 601,
-            80, '100.64.1.80', 0, 0, 1);
+            80, '100.64.1.80', 0, 0, 1, 0, NULL);
         INSERT INTO ports VALUES (81, 'going', 1, 1, 'cust2', 0, 1500, NULL, '');
         INSERT INTO pvms VALUES (81, 1, 1, '00000000-0000-4000-8000-000000000081', 1601, 602, 603,
-            81, '100.64.1.81', 0, 0, 1);""")
+            81, '100.64.1.81', 0, 0, 1, 0, NULL);""")
     api.start()
     wait_until(lambda: "602" in bench.switch.ofctl("dump-flows", "edge-a"), 30, "its flows are there")
     number = api("DELETE", "/v1/ports/going").body["id"]
