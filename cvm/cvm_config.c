@@ -353,6 +353,8 @@ void cvm_config_render(const struct cvm_config *config, struct cfg *cfg)
 		ep_addr_format(&config->router_id, id));
 	cfg_add(cfg, router, NULL, "bgp default ipv4-unicast", "no bgp default ipv4-unicast");
 	cfg_add(cfg, router, NULL, NULL, "bgp log-neighbor-changes");
+	/* Else bgpd forgets routes, and that a label has changed: see docs/notes/routing.md. */
+	cfg_add(cfg, router, NULL, "bgp suppress-duplicates", "no bgp suppress-duplicates");
 	cfg_add(cfg, router, NULL, "no bgp graceful-restart", "bgp graceful-restart");
 	cfg_add(cfg, router, NULL, NULL, "bgp graceful-restart preserve-fw-state");
 	cfg_add(cfg, router, NULL, "no bgp graceful-restart restart-time",

@@ -24,6 +24,7 @@ BGPD = """hostname core
 router bgp {asn}
  bgp router-id {rr}
  no bgp default ipv4-unicast
+ no bgp suppress-duplicates
  bgp graceful-restart
  bgp graceful-restart stalepath-time 120
 {neighbors}

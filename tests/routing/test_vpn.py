@@ -133,6 +133,17 @@ def test_next_hops_that_cant_be_reached_are_not_used(two):
     assert gb.daemon.established(CE4, CE6)
 
 
+def test_a_changed_label_is_told(two):
+    ga, gb = two.sites["a"].pvms["ga"], two.sites["b"].pvms["gb"]
+    wait_until(lambda: gb.fwd.get("10.1.0.0/16") and gb.fwd.get("fd00:1::/48"), 10, "in the FIB")
+    ga.reconfigure(vpn={**ga.config["vpn"], "label": 1777})
+    for key in ("10.1.0.0/16", "fd00:1::/48"):
+        wait_until(lambda k=key: gb.fwd.get(k)[0]["labels"] == [16001, 1777], 10,
+                   f"{key} by the new label")
+    assert ga.fwd.get(1777) and ga.fwd.get(1001) is None
+    assert two.sites["a"].cvm.neighbor(ga.inside)["resets"] == 0
+
+
 def test_pvms_come_and_go_without_touching_others(two):
     a = two.sites["a"]
     before = {n["address"]: (n["resets"], n["state"]) for n in a.cvm.status()["neighbors"]}

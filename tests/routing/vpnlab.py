@@ -31,6 +31,7 @@ hostname rr
 router bgp 65000
  bgp router-id {RR}
  no bgp default ipv4-unicast
+ no bgp suppress-duplicates
  bgp graceful-restart
 {"".join(RR_NEIGHBOR.format(pe) for pe in PE.values())}
 """
