@@ -933,7 +933,7 @@ void fleet_qmp_path(const struct fleet *fleet, const char *uuid, char path[300])
 int fleet_start_on(struct fleet *fleet, struct fleet_server *server, const char *object,
 	const struct target *target, bool incoming, struct why *why)
 {
-	char cmdline[1024], console[384], qmp[300];
+	char cmdline[1024], console[384], qmp[300], ram[FLEET_RUN_DIR_MAX + 8];
 	struct server stored;
 	const char *name = strchr(object, '/') + 1;
 	struct hv_vm_spec spec = {
@@ -962,6 +962,8 @@ int fleet_start_on(struct fleet *fleet, struct fleet_server *server, const char 
 	if (stored.hostd[0] != '\0') {
 		fleet_qmp_path(fleet, spec.uuid, qmp);
 		spec.qmp_path = qmp;
+		snprintf(ram, sizeof(ram), "%s/ram", fleet->run_dir);
+		spec.ram_dir = ram;
 		spec.preload = fleet->preload;
 	}
 	if (target->is_cvm) {

@@ -33,7 +33,8 @@ struct fleet_options {
 	const char *image_dir;   /* holds vmlinuz and initramfs.img, on every server */
 	const char *console_dir; /* on every server; NULL: consoles are not kept */
 	/* For VMs on servers with a hostd; both on every such server. */
-	const char *run_dir; /* monitor sockets are in its qmp/; at most FLEET_RUN_DIR_MAX bytes */
+	const char *run_dir; /* holds qmp/ for monitor sockets and ram/, a tmpfs; at most
+				FLEET_RUN_DIR_MAX bytes */
 	const char *preload; /* libedgeplex-wp.so */
 };
 

@@ -60,19 +60,22 @@ struct hv_vm_spec {
 	char uuid[HV_UUID_LEN];      /* lower-case text form; kept for the VM's life */
 	const char *role;            /* "pvm" or "cvm"; kept in the domain's metadata */
 	const char *owner;           /* whom this VM serves, e.g. "port/green-a"; metadata */
-	uint64_t memory_kib;         /* libvirt rounds it up to a MiB */
+	uint64_t memory_kib;         /* rounded up to a MiB without a ram_dir */
 	const char *kernel, *initrd; /* paths on the server */
 	const char *cmdline;         /* whole kernel command line */
 	const char *console_log;     /* path on the server, started anew; NULL: a pty */
 	bool viommu; /* the guest drives its NICs by vfio-pci (a PVM): virtual IOMMU, interrupts */
 	/*
-	 * What edgeplex-hostd wants to copy the VM: a second monitor socket at this path on the
-	 * server (its directory exists there), and memory in a shared file below libvirt's
-	 * memory_backing_dir, which is to be a tmpfs. NULL: neither.
+	 * What edgeplex-hostd wants to copy the VM, both or neither: a second monitor socket at
+	 * this path on the server, and a directory there, on a tmpfs, for the VM's memory. It lies
+	 * in a file that QEMU makes without a name, which is gone with it. The paths' directories
+	 * exist.
 	 */
-	const char *qmp_path;
-	/* With qmp_path: path of libedgeplex-wp.so on the server, which has the kernel keep account
-	 * of written pages. NULL: hostd compares the memory. */
+	const char *qmp_path, *ram_dir;
+	/*
+	 * With them: path of libedgeplex-wp.so on the server, which has the kernel keep account of
+	 * written pages. NULL: hostd compares the memory.
+	 */
 	const char *preload;
 	bool incoming; /* a copy's destination: waits, paused, for another VM's state */
 	size_t n_nics;
@@ -101,7 +104,7 @@ struct hv_server_info {
 struct hv_vm_stats {
 	uint64_t cpu_ms;     /* of the whole QEMU process, since it started */
 	uint64_t rss_kib;    /* of the QEMU process, on the server */
-	uint64_t memory_kib; /* that the guest sees */
+	uint64_t memory_kib; /* of the guest, rounded up to a MiB */
 };
 
 enum hv_event_type {

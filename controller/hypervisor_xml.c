@@ -21,6 +21,7 @@
 #define TB_CACHE_MIB "24"
 #define MAX_VLAN 4094
 #define MIN_MTU 576
+#define RAM_ID "edgeplex.ram"
 #define QEMU_URI "http://libvirt.org/schemas/domain/qemu/1.0"
 
 /* A document that is being built; `failed` when memory ran out, and then nothing more is added. */
@@ -124,10 +125,11 @@ static bool is_path(const char *text, size_t max, const char *special)
 
 static int check_copying(const struct hv_vm_spec *spec, struct why *why)
 {
-	if (!spec->qmp_path && (spec->preload || spec->incoming))
+	if (!spec->qmp_path != !spec->ram_dir ||
+		(!spec->qmp_path && (spec->preload || spec->incoming)))
 		return why_set(why, EINVAL,
-			"VM %s: it can be watched or receive a state only with a second monitor "
-			"socket",
+			"VM %s: it can be copied only with both a second monitor socket and a "
+			"directory for its memory",
 			spec->name);
 	if (spec->qmp_path &&
 		!is_path(spec->qmp_path, sizeof(((struct sockaddr_un *)0)->sun_path) - 1, ","))
@@ -135,6 +137,10 @@ static int check_copying(const struct hv_vm_spec *spec, struct why *why)
 			"VM %s: a monitor socket's path is absolute, has no comma and at most %zu "
 			"bytes",
 			spec->name, sizeof(((struct sockaddr_un *)0)->sun_path) - 1);
+	if (spec->ram_dir && !is_path(spec->ram_dir, 1000, ","))
+		return why_set(why, EINVAL,
+			"VM %s: a directory for memory has an absolute path without a comma",
+			spec->name);
 	if (spec->preload && !is_path(spec->preload, 4000, ": "))
 		return why_set(why, EINVAL,
 			"VM %s: a preloaded library's path is absolute and has neither colon nor "
@@ -225,11 +231,6 @@ static void put_machine(
 	snprintf(memory, sizeof(memory), "%llu", (unsigned long long)spec->memory_kib);
 	node = element(xml, domain, "memory", memory);
 	attribute(xml, node, "unit", "KiB");
-	if (spec->qmp_path) {
-		node = element(xml, domain, "memoryBacking", NULL);
-		leaf(xml, node, "source", "type", "file");
-		leaf(xml, node, "access", "mode", "shared");
-	}
 	element(xml, domain, "vcpu", "1");
 
 	node = element(xml, domain, "os", NULL);
@@ -314,44 +315,73 @@ static void put_devices(struct xml *xml, xmlNodePtr domain, const struct hv_vm_s
 	leaf(xml, node, "target", "type", "virtio", "name", HV_CHANNEL);
 }
 
-/* <qemu:name key=value .../>; `ns` is that of qemu:. */
-#define qemu_leaf(xml, parent, ns, ...) \
-	in_namespace(xml, leaf_of(xml, parent, __VA_ARGS__, (const char *)NULL), ns)
+/* What libvirt has no words for: QEMU's own arguments and environment. */
+struct qemu {
+	struct xml *xml;
+	xmlNodePtr commandline;
+	xmlNsPtr ns;
+};
 
-static void in_namespace(struct xml *xml, xmlNodePtr node, xmlNsPtr ns)
+static void in_namespace(const struct qemu *qemu, xmlNodePtr node)
 {
-	if (!xml->failed)
-		xmlSetNs(node, ns);
+	if (!qemu->xml->failed)
+		xmlSetNs(node, qemu->ns);
 }
 
-/* What libvirt has no words for: QEMU's own arguments and environment. */
+/* -option VALUE */
+__attribute__((format(printf, 3, 4))) static void put_argument(
+	const struct qemu *qemu, const char *option, const char *fmt, ...)
+{
+	char *value = NULL;
+	va_list args;
+
+	va_start(args, fmt);
+	if (vasprintf(&value, fmt, args) < 0) {
+		value = NULL;
+		qemu->xml->failed = true;
+	}
+	va_end(args);
+	in_namespace(qemu, leaf(qemu->xml, qemu->commandline, "arg", "value", option));
+	in_namespace(qemu, leaf(qemu->xml, qemu->commandline, "arg", "value", value ? value : ""));
+	free(value);
+}
+
+static void put_environment(const struct qemu *qemu, const char *name, const char *value)
+{
+	in_namespace(qemu, leaf(qemu->xml, qemu->commandline, "env", "name", name, "value", value));
+}
+
+/*
+ * Memory of our own takes the place of libvirt's: later arguments win, and libvirt's then is never
+ * touched. So it has exactly the size that was asked for. TCG's dirty tracking, and with it QEMU's
+ * own migration, is wrong with a multiple of 256 KiB, such as libvirt makes of every size.
+ */
 static void put_copying(struct xml *xml, xmlNodePtr domain, const struct hv_vm_spec *spec)
 {
-	char *monitor = NULL;
-	xmlNodePtr node;
-	xmlNsPtr ns;
+	struct qemu qemu = {.xml = xml};
+	unsigned long long kib = spec->memory_kib;
 
 	if (!spec->qmp_path || xml->failed)
 		return;
-	ns = xmlNewNs(domain, BAD_CAST QEMU_URI, BAD_CAST "qemu");
-	if (!ns || asprintf(&monitor, "unix:%s,server=on,wait=off", spec->qmp_path) < 0) {
+	qemu.ns = xmlNewNs(domain, BAD_CAST QEMU_URI, BAD_CAST "qemu");
+	if (!qemu.ns) {
 		xml->failed = true;
 		return;
 	}
-	node = element(xml, domain, "commandline", NULL);
-	in_namespace(xml, node, ns);
-	qemu_leaf(xml, node, ns, "arg", "value", "-qmp");
-	qemu_leaf(xml, node, ns, "arg", "value", monitor);
-	if (spec->incoming) {
-		qemu_leaf(xml, node, ns, "arg", "value", "-incoming");
-		qemu_leaf(xml, node, ns, "arg", "value", "defer");
-	}
+	qemu.commandline = element(xml, domain, "commandline", NULL);
+	in_namespace(&qemu, qemu.commandline);
+	put_argument(&qemu, "-object",
+		"memory-backend-file,id=" RAM_ID ",size=%lluK,mem-path=%s,share=on", kib,
+		spec->ram_dir);
+	put_argument(&qemu, "-machine", "memory-backend=" RAM_ID);
+	put_argument(&qemu, "-m", "size=%lluk", kib);
+	put_argument(&qemu, "-qmp", "unix:%s,server=on,wait=off", spec->qmp_path);
+	if (spec->incoming)
+		put_argument(&qemu, "-incoming", "defer");
 	if (spec->preload) {
-		qemu_leaf(xml, node, ns, "env", "name", "LD_PRELOAD", "value", spec->preload);
-		/* libvirt chooses the file. QEMU maps no other shared one that is written to. */
-		qemu_leaf(xml, node, ns, "env", "name", "EDGEPLEX_WP_RAM", "value", "/");
+		put_environment(&qemu, "LD_PRELOAD", spec->preload);
+		put_environment(&qemu, "EDGEPLEX_WP_RAM", spec->ram_dir);
 	}
-	free(monitor);
 }
 
 char *hv_vm_xml(const struct hv_vm_spec *spec, enum hv_accel accel, struct why *why)

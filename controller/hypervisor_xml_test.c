@@ -139,19 +139,24 @@ static void test_copying(void **state)
 
 	(void)state;
 	assert_non_null(xml);
-	expect(xml, "/domain/memoryBacking/source/@type", "");
 	expect(xml, "/domain/qemu:commandline/qemu:arg[1]/@value", "");
 	free(xml);
 
+	spec.memory_kib = 131080;
 	spec.qmp_path = "/run/edgeplex/qmp/a.sock";
+	spec.ram_dir = "/run/edgeplex/ram";
 	xml = hv_vm_xml(&spec, HV_ACCEL_TCG, NULL);
 	assert_non_null(xml);
-	expect(xml, "/domain/memoryBacking/source/@type", "file");
-	expect(xml, "/domain/memoryBacking/access/@mode", "shared");
-	expect(xml, "/domain/qemu:commandline/qemu:arg[1]/@value", "-qmp");
+	expect(xml, "/domain/qemu:commandline/qemu:arg[1]/@value", "-object");
 	expect(xml, "/domain/qemu:commandline/qemu:arg[2]/@value",
+		"memory-backend-file,id=edgeplex.ram,size=131080K,mem-path=/run/edgeplex/ram,"
+		"share=on");
+	expect(xml, "/domain/qemu:commandline/qemu:arg[4]/@value", "memory-backend=edgeplex.ram");
+	expect(xml, "/domain/qemu:commandline/qemu:arg[6]/@value", "size=131080k");
+	expect(xml, "/domain/qemu:commandline/qemu:arg[7]/@value", "-qmp");
+	expect(xml, "/domain/qemu:commandline/qemu:arg[8]/@value",
 		"unix:/run/edgeplex/qmp/a.sock,server=on,wait=off");
-	expect(xml, "/domain/qemu:commandline/qemu:arg[3]/@value", "");
+	expect(xml, "/domain/qemu:commandline/qemu:arg[9]/@value", "");
 	expect(xml, "/domain/qemu:commandline/qemu:env/@name", "");
 	free(xml);
 
@@ -159,11 +164,12 @@ static void test_copying(void **state)
 	spec.incoming = true;
 	xml = hv_vm_xml(&spec, HV_ACCEL_TCG, NULL);
 	assert_non_null(xml);
-	expect(xml, "/domain/qemu:commandline/qemu:arg[3]/@value", "-incoming");
-	expect(xml, "/domain/qemu:commandline/qemu:arg[4]/@value", "defer");
+	expect(xml, "/domain/qemu:commandline/qemu:arg[9]/@value", "-incoming");
+	expect(xml, "/domain/qemu:commandline/qemu:arg[10]/@value", "defer");
 	expect(xml, "/domain/qemu:commandline/qemu:env[@name='LD_PRELOAD']/@value",
 		"/usr/lib/libedgeplex-wp.so");
-	expect(xml, "/domain/qemu:commandline/qemu:env[@name='EDGEPLEX_WP_RAM']/@value", "/");
+	expect(xml, "/domain/qemu:commandline/qemu:env[@name='EDGEPLEX_WP_RAM']/@value",
+		"/run/edgeplex/ram");
 	free(xml);
 }
 
@@ -208,6 +214,7 @@ static void refuse(const struct hv_vm_spec *spec, const char *words)
 static void test_bad_specs(void **state)
 {
 	struct hv_vm_spec spec;
+	char path[128];
 
 	(void)state;
 	spec = sample();
@@ -255,20 +262,21 @@ static void test_bad_specs(void **state)
 	spec = sample();
 	spec.preload = "/lib/a.so";
 	refuse(&spec, "second monitor socket");
+	spec.qmp_path = "/run/a";
+	refuse(&spec, "directory for its memory");
+	spec.ram_dir = "/run/a,b";
+	refuse(&spec, "comma");
+	spec.ram_dir = "/run/ram";
 	spec.qmp_path = "/run/a,b";
 	refuse(&spec, "no comma");
 	spec.qmp_path = "a.sock";
 	refuse(&spec, "absolute");
-	spec.qmp_path =
-		"/run/0123456789012345678901234567890123456789012345678901234567890123456789"
-		"012345678901234567890123456789";
-	assert_int_equal(strlen(spec.qmp_path), 105);
+	spec.qmp_path = "/run/a";
 	spec.preload = "/lib/a.so:/lib/b.so";
 	refuse(&spec, "colon");
-	spec.qmp_path =
-		"/run/0123456789012345678901234567890123456789012345678901234567890123456789"
-		"012345678901234567890123456789012";
 	spec.preload = NULL;
+	spec.qmp_path = path;
+	snprintf(path, sizeof(path), "/%0107d", 0);
 	refuse(&spec, "107 bytes");
 }
 

@@ -29,9 +29,8 @@ clear_emulator_capabilities = 0
 cgroup_controllers = [ ]
 namespaces = [ ]
 stdio_handler = "file"
-memory_backing_dir = "/var/lib/libvirt/ram"
 """
-# RAM that is a file must be on a tmpfs, wherever /run lies.
+# VMs' memory must be on a tmpfs, wherever /run lies.
 MOUNTS = """set -e
 hostname {name}
 mount --bind {dir}/passwd /etc/passwd
@@ -43,8 +42,7 @@ mount --bind {dir}/cache /var/cache/libvirt
 mount --bind {dir}/log /var/log/libvirt
 mount --bind {dir}/etc /etc/libvirt
 mount --bind {dir}/edgeplex /run/edgeplex
-mkdir -p /var/lib/libvirt/ram
-mount -t tmpfs none /var/lib/libvirt/ram
+mount -t tmpfs none /run/edgeplex/ram
 mount -t tmpfs none /run/lock
 touch {dir}/mounted
 exec sleep infinity
@@ -67,7 +65,7 @@ def start(server):
     """Starts a server's bridge and libvirtd and waits until libvirt has looked at QEMU."""
     os.makedirs(server.dir)
     for name in ("run", "lib", "cache", "log", "etc/qemu", "edgeplex/qmp", "edgeplex/console",
-                 "edgeplex/hostd"):
+                 "edgeplex/hostd", "edgeplex/ram"):
         os.makedirs(f"{server.dir}/{name}")
     passwd, group = _users()
     files = {

@@ -239,7 +239,6 @@ clear_emulator_capabilities = 0
 cgroup_controllers = [ ]
 namespaces = [ ]
 stdio_handler = "file"
-memory_backing_dir = "/run/ram"
 """
 # Programs expect their directories at fixed places: this server's are mounted there, in a /run and a
 # /var that go with the process, so that nothing is left on the machine. The lab's own files stay.

@@ -320,6 +320,7 @@ static int do_hv_start(const cJSON *in, cJSON *out, struct why *why)
 		.console_log = text(in, "console_log"),
 		.viommu = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(in, "viommu")),
 		.qmp_path = text(in, "qmp_path"),
+		.ram_dir = text(in, "ram_dir"),
 		.preload = text(in, "preload"),
 		.incoming = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(in, "incoming")),
 	};

@@ -264,25 +264,26 @@ def _monitor(path, *commands):
 
 def _copied_spec(bench):
     spec = _spec(bench.server, "cvm-copied", CVM, "cvm")
-    return dict(spec, qmp_path=f"{bench.lab.dir}/copied.qmp", preload=PRELOAD)
+    return dict(spec, memory_kib=131080, qmp_path=f"{bench.lab.dir}/copied.qmp", ram_dir="/run/ram",
+                preload=PRELOAD)
 
 
 def test_what_copying_needs(bench):
-    """A second monitor, memory in a shared file, and a kernel that keeps account of it."""
+    """A second monitor, memory in a nameless file of the exact size, and a kernel that keeps
+    account of it."""
     spec = _copied_spec(bench)
     bench.drivers("hv_start", **spec)
     try:
-        path = {"execute": "qom-get", "arguments": {"path": "/objects/pc.ram", "property": "mem-path"}}
-        status, memory, file = _monitor(spec["qmp_path"], {"execute": "query-status"},
-                                        {"execute": "query-memdev"}, path)
+        status, size = _monitor(spec["qmp_path"], {"execute": "query-status"},
+                                {"execute": "query-memory-size-summary"})
         assert status["status"] == "running"
-        assert [(part["id"], part["share"]) for part in memory] == [("pc.ram", True)]
-        assert file.startswith("/run/ram/")
+        assert size["base-memory"] == 131080 << 10, "TCG needs more than whole MiB"
         pid = next(pid for pid, argv in bench.server.qemu_pids() if "cvm-copied" in " ".join(argv))
         with open(f"/proc/{pid}/smaps", encoding="ascii", errors="replace") as smaps:
-            ram = re.search(rf"^\S+ rw-s .* {re.escape(file)}\n(?:.*\n)*?VmFlags: (.*)$",
+            ram = re.search(r"^(\S+)-(\S+) rw-s .* /run/ram/\S+ \(deleted\)\n(?:.*\n)*?VmFlags: (.*)$",
                             smaps.read(), re.M)
-        assert "uw" in ram[1].split(), "registered for write protection"
+        assert int(ram[2], 16) - int(ram[1], 16) == 131080 << 10
+        assert "uw" in ram[3].split(), "registered for write protection"
     finally:
         bench.drivers("hv_destroy", uuid=CVM)
 
@@ -300,7 +301,7 @@ def test_a_destination_waits(bench):
 
 
 def test_a_running_vm_is_no_destination(bench, pvm):
-    spec = dict(pvm, qmp_path=f"{bench.lab.dir}/none.qmp", incoming=True)
+    spec = dict(pvm, qmp_path=f"{bench.lab.dir}/none.qmp", ram_dir="/run/ram", incoming=True)
     error = bench.drivers.error("hv_start", **spec)
     assert error.errno == errno.EBUSY and pvm["name"] in error.why
 
