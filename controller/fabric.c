@@ -78,8 +78,9 @@ struct fabric {
 	/* Rules that the switch has confirmed, for the ports in `map`; NULL: not known. */
 	const struct fabric_rules *confirmed;
 	size_t confirmed_flows, confirmed_left_out;
-	long long retry_at, audit_at; /* ms, time_msec() */
-	char reported[256];           /* the error that was told last */
+	const struct fabric_rules *outdated; /* freed when nobody waits: there may be thousands */
+	long long retry_at, audit_at;        /* ms, time_msec() */
+	char reported[256];                  /* the error that was told last */
 	struct sent *sent;
 	size_t n_sent, size_sent;
 	char refusal[384]; /* first error message of the bundle that is under way */
@@ -540,12 +541,10 @@ static int send_difference(struct fabric *f, const struct flow_set *have,
 
 static void note_confirmed(struct fabric *f, const struct fabric_result *result)
 {
-	const struct fabric_rules *before = f->confirmed;
-
+	f->outdated = f->confirmed;
 	f->confirmed = fabric_rules_ref(f->rules);
 	f->confirmed_flows = result->added + result->modified + result->unchanged;
 	f->confirmed_left_out = result->left_out;
-	fabric_rules_free(before);
 }
 
 /*
@@ -720,6 +719,8 @@ static void run_reconciliation(struct fabric *f)
 	f->done_result = result;
 	pthread_cond_broadcast(&f->changed);
 	pthread_mutex_unlock(&f->mutex);
+	fabric_rules_free(f->outdated);
+	f->outdated = NULL;
 
 	if ((!error || error == ENODEV) && !asked &&
 		result.added + result.modified + result.deleted > 0)
