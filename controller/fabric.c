@@ -70,17 +70,17 @@ struct fabric {
 	unsigned int seqno; /* of the connection that `session` is about */
 	bool session;       /* connected, and set up */
 	struct ofputil_port_map map;
-	bool ports_stale;                 /* a port changed: read them again */
-	const struct fabric_rules *rules; /* wanted; NULL until the first fabric_apply() */
+	bool ports_stale;           /* a port changed: read them again */
+	struct fabric_rules *rules; /* wanted; NULL until the first fabric_apply() */
 	uint64_t rules_generation;
 	bool check_due; /* compare the table at the next occasion */
 	bool quick;     /* it is enough to compare with `confirmed` */
 	/* Rules that the switch has confirmed, for the ports in `map`; NULL: not known. */
-	const struct fabric_rules *confirmed;
+	struct fabric_rules *confirmed;
 	size_t confirmed_flows, confirmed_left_out;
-	const struct fabric_rules *outdated; /* freed when nobody waits: there may be thousands */
-	long long retry_at, audit_at;        /* ms, time_msec() */
-	char reported[256];                  /* the error that was told last */
+	struct fabric_rules *outdated; /* freed when nobody waits: there may be thousands */
+	long long retry_at, audit_at;  /* ms, time_msec() */
+	char reported[256];            /* the error that was told last */
 	struct sent *sent;
 	size_t n_sent, size_sent;
 	char refusal[384]; /* first error message of the bundle that is under way */
@@ -93,7 +93,7 @@ struct fabric {
 	int last_error; /* of the newest attempt to connect */
 	struct fabric_port_state *ports;
 	size_t n_ports;
-	const struct fabric_rules *pending; /* not yet taken by the thread */
+	struct fabric_rules *pending; /* not yet taken by the thread */
 	bool pending_quick;
 	uint64_t generation;      /* of the newest fabric_apply() */
 	uint64_t done_generation; /* the newest one that is finished, as follows */

@@ -867,16 +867,16 @@ int fabric_rules_compute(
 	return 0;
 }
 
-const struct fabric_rules *fabric_rules_ref(const struct fabric_rules *rules)
+struct fabric_rules *fabric_rules_ref(const struct fabric_rules *rules)
 {
-	atomic_fetch_add(&((struct fabric_rules *)rules)->more_owners, 1);
-	return rules;
+	struct fabric_rules *shared = (struct fabric_rules *)rules;
+
+	atomic_fetch_add(&shared->more_owners, 1);
+	return shared;
 }
 
-void fabric_rules_free(const struct fabric_rules *shared)
+void fabric_rules_free(struct fabric_rules *rules)
 {
-	struct fabric_rules *rules = (struct fabric_rules *)shared;
-
 	if (!rules || atomic_fetch_sub(&rules->more_owners, 1) != 0)
 		return;
 	for (size_t i = 0; i < rules->n; i++)

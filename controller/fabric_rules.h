@@ -125,10 +125,10 @@ int fabric_rules_compute(
 	const struct fabric_site *site, struct fabric_rules **rules, struct why *why);
 
 /* One owner more, who frees them, too; from then on nobody changes them. */
-const struct fabric_rules *fabric_rules_ref(const struct fabric_rules *rules);
+struct fabric_rules *fabric_rules_ref(const struct fabric_rules *rules);
 
 /* The last owner's frees them. Accepts NULL. */
-void fabric_rules_free(const struct fabric_rules *rules);
+void fabric_rules_free(struct fabric_rules *rules);
 
 /* Called for a rule that differs: one of `before`, or else of `after`. */
 typedef void (*fabric_rules_diff_fn)(void *ctx, const struct fabric_rule *rule, bool is_after);

@@ -1,16 +1,22 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Prints how long it takes a real switch to confirm each phase of a PVM's move: by fabric_change(),
-and beside it by fabric_apply(), which reads the switch's table. Usage: bench_fabric.py [MOVES]"""
+and beside it by fabric_apply(), which reads the switch's table; and for how long afterwards the
+switch's cache of decisions lets BGP go the old way. Usage: bench_fabric.py [MOVES]"""
 
 import os
 import statistics
+import struct
 import sys
+import threading
+import time
+
+from scapy.all import Dot1Q, Ether, IP, TCP
 
 sys.dont_write_bytecode = True
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.dirname(HERE), HERE]
-from drivers import Drivers, Switch  # noqa: E402  pylint: disable=wrong-import-position
+from drivers import Drivers, Switch, Wires  # noqa: E402  pylint: disable=wrong-import-position
 from lib.lab import Lab  # noqa: E402  pylint: disable=wrong-import-position
 
 PHASES = ["control in", "control moved", "data moved", "at destination"]
@@ -55,6 +61,73 @@ def measure(drivers, ports, moves):
     return times, flows["added"] + flows["modified"] + flows["unchanged"], changed
 
 
+class Bgp:
+    """Segments at 1 kHz from the CE to the PVM, from its source, and from its destination."""
+
+    def __init__(self, wires, moved):
+        ce, pvm = "02:ce:00:00:00:01", moved["mac"]
+
+        def frame(vlan, source, target, segment):
+            return bytes(Ether(src=source, dst=target) / Dot1Q(vlan=vlan) / segment / b"mark")
+        out = frame(moved["cust_vlan"], pvm, ce, IP(src="192.168.1.1") / TCP(sport=179, dport=4000))
+        self.wires, self.stop, self.seen = wires, False, []
+        self.frames = {"to": ("cust", frame(moved["vlan"], ce, pvm, IP(dst="192.168.1.1") /
+                                            TCP(sport=4000, dport=179))),
+                       "S": ("left", out), "D": ("right", out)}
+        self.threads = [threading.Thread(target=target) for target in (self._send, self._receive)]
+        for thread in self.threads:
+            thread.start()
+
+    def _send(self):
+        while not self.stop:
+            for name, (wire, frame) in self.frames.items():
+                self.wires.send(wire, frame + struct.pack(">2sd", name.encode(), time.monotonic()))
+            time.sleep(0.001)  # the rate
+
+    def _receive(self):
+        while not self.stop:
+            for wire, _, data in self.wires.receive(0.1):
+                at = data.find(b"mark")
+                if at > 0:
+                    name, sent = struct.unpack_from(">2sd", data, at + 4)
+                    self.seen.append((name.rstrip(b"\0").decode(), wire, sent))
+
+    def late(self, phase, confirmed):
+        """ms after `confirmed` at which the last segment was sent that still went the old way."""
+        seen, self.seen = self.seen, []
+        wrong = [sent for name, wire, sent in seen
+                 if (name == "to" and (wire == "right") != (phase >= 1)) or
+                 (name == "S" and phase >= 2) or (name == "D" and phase < 2)]
+        return max([(sent - confirmed) * 1000 for sent in wrong if sent > confirmed], default=0.0)
+
+    def close(self):
+        """Stops."""
+        self.stop = True
+        for thread in self.threads:
+            thread.join()
+
+
+def measure_cache(drivers, wires, moves):
+    """Prints how late the switch's cache follows."""
+    facts, late = site(SIZES[0]), {}
+    moved = facts["ports"][SIZES[0] // 2]
+    moved["to_trunk"] = "right"
+    drivers("fabric_apply", site=facts)
+    bgp = Bgp(wires, moved)
+    for _ in range(moves):
+        for phase in (1, 2, 3, 4, 0):
+            moved["phase"] = phase
+            drivers("fabric_apply", site=facts, quick=True)
+            confirmed, count = time.monotonic(), len(bgp.seen)
+            while len(bgp.seen) < count + 500 and time.monotonic() < confirmed + 5:
+                time.sleep(0.01)
+            late.setdefault(phase, []).append(bgp.late(phase, confirmed))
+    bgp.close()
+    print("\nBGP that still goes the old way, ms after the confirmation: median (largest)")
+    for phase, name in enumerate(PHASES[:2], 1):
+        print(f"  {name:16}{statistics.median(late[phase]):>14.2f} ({max(late[phase]):.2f})")
+
+
 def main():
     """Prints a table for each size."""
     moves = int(sys.argv[1]) if len(sys.argv) > 1 else 10
@@ -73,6 +146,9 @@ def main():
                 cells = [f"{statistics.median(ms):.2f} ({max(ms):.2f})"
                          for ms in (times[name][True], times[name][False])]
                 print(f"  {name:16}{changed[name]:>14}{cells[0]:>20}{cells[1]:>20}")
+        wires = Wires(ends, WIRES)
+        measure_cache(drivers, wires, moves)
+        wires.close()
         drivers.close()
 
 
