@@ -101,6 +101,7 @@ struct fleet_move {
 	int64_t begun_ms;
 	/* Of hostd's last word on the source. */
 	double bytes, passes, paused_us, stopped_pages;
+	double fence_us; /* what it took to move the control plane at the switch */
 	char reason[256];
 };
 

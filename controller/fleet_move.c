@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "common/log.h"
 #include "controller/hostd_client.h"
@@ -28,6 +29,13 @@
 #define FORWARDS_MS 15000 /* until the destination has to show that it forwards */
 #define SETTLE_MS 300     /* frames that the source has taken in have left it by then */
 #define SWITCH_BACK_MS 60000
+
+static int64_t now_us(void)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
 
 /* ---- hostds ------------------------------------------------------------------------------- */
 
@@ -494,6 +502,17 @@ static bool source_is_gone(struct fleet_move *move)
 	return err == ENOENT || (err == 0 && vm.state == HV_VM_STOPPING);
 }
 
+/* Where the time went in which the VM stood still; microseconds since it was stopped. */
+static void log_times(const struct fleet_move *move, const cJSON *status)
+{
+	const cJSON *t = cJSON_GetObjectItemCaseSensitive(status, "freeze_us");
+	log_info("a VM stood still object=%s stopped=%.0f pages=%.0f state=%.0f sent=%.0f "
+		 "acknowledged=%.0f fenced_in=%.0f resumed=%.0f last_pages=%.0f",
+		move->object, number(t, "stop"), number(t, "pages"), number(t, "state"),
+		number(t, "send"), number(t, "acknowledged"), move->fence_us, number(t, "paused"),
+		move->stopped_pages);
+}
+
 /* Both run after this, the source fenced off its control plane. 0 or -1 with `why`. */
 static int let_both_run(struct fleet_move *move, char why[256])
 {
@@ -511,8 +530,10 @@ static int let_both_run(struct fleet_move *move, char why[256])
 	if (at_to == 0)
 		at_to = hostd_client_finish(
 			move->at_to, activate_id, ACTIVATE_MS, NULL, &activated);
-	if (at_from == 0)
+	if (at_from == 0) {
 		note_figures(move, status);
+		log_times(move, status);
+	}
 	cJSON_Delete(status);
 	cJSON_Delete(params);
 	if (at_to != 0)
@@ -671,10 +692,12 @@ static int switch_over(struct fleet *fleet, struct fleet_move *move, struct flee
 		snprintf(failure, 256, "%.255s", err.message);
 		return -1;
 	}
+	int64_t fencing = now_us();
 	if (fleet_phase_set(fleet, move, FABRIC_CONTROL_MOVED, &why) != 0) {
 		snprintf(failure, 256, "%.255s", why.text);
 		return -1;
 	}
+	move->fence_us = (double)(now_us() - fencing);
 	if (let_both_run(move, failure) != 0)
 		return -1;
 	fleet_phase_prepare(fleet, move, FABRIC_DATA_MOVED);
