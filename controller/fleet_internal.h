@@ -90,6 +90,7 @@ struct fleet_vm {
  */
 struct fleet_move {
 	struct fleet_move *next; /* under fleet->lock */
+	struct fleet *fleet;
 	char object[48], uuid[MODEL_UUID_SIZE];
 	int64_t port_id;
 	struct fleet_site *site; /* references */
@@ -97,6 +98,9 @@ struct fleet_move {
 	enum fabric_phase phase; /* written by fleet_phase_set(); under fleet->lock */
 	struct guest *to_guest;  /* the destination's; NULL: not opened */
 	struct hostd_client *at_from, *at_to;
+	struct hostd_client *at_from_too; /* for what is said while at_from answers a call */
+	bool stopped, lost;               /* as hostd told of the source; with fleet->lock */
+	pthread_cond_t news;
 	bool activated; /* the destination may have run */
 	int64_t begun_ms;
 	/* Of hostd's last word on the source. */

@@ -128,6 +128,7 @@ static void move_free(struct fleet *fleet, struct fleet_move *move)
 {
 	guest_close(move->to_guest);
 	hostd_client_close(move->at_from);
+	hostd_client_close(move->at_from_too);
 	hostd_client_close(move->at_to);
 	if (move->site != NULL)
 		fleet_site_unref(fleet, move->site);
@@ -135,6 +136,7 @@ static void move_free(struct fleet *fleet, struct fleet_move *move)
 		fleet_server_unref(fleet, move->from);
 	if (move->to != NULL)
 		fleet_server_unref(fleet, move->to);
+	pthread_cond_destroy(&move->news);
 	free(move);
 }
 
@@ -158,8 +160,24 @@ void fleet_moves_free(struct fleet *fleet)
 		move_end(fleet, fleet->moves);
 }
 
-static struct hostd_client *open_hostd(
-	struct fleet *fleet, const struct fleet_server *server, struct problem *problem)
+/* The source's hostd told of a change. On that connection's thread. */
+static void on_source_changed(void *ctx, const cJSON *status)
+{
+	struct fleet_move *move = ctx;
+	const char *state = text(status, "state");
+	if (status != NULL && (strcmp(text(status, "uuid"), move->uuid) != 0 ||
+				      strcmp(text(status, "role"), "source") != 0))
+		return;
+	pthread_mutex_lock(&move->fleet->lock);
+	move->stopped |= strcmp(state, "stopped") == 0 || strcmp(state, "frozen") == 0;
+	move->lost |= status == NULL || strcmp(state, "ended") == 0;
+	pthread_cond_broadcast(&move->news);
+	pthread_mutex_unlock(&move->fleet->lock);
+}
+
+/* `move` NULL: its changes are of no interest. */
+static struct hostd_client *open_hostd(struct fleet *fleet, const struct fleet_server *server,
+	struct fleet_move *move, struct problem *problem)
 {
 	struct why why = {""};
 	struct server stored;
@@ -175,7 +193,8 @@ static struct hostd_client *open_hostd(
 			server->name, server->name);
 		return NULL;
 	}
-	struct hostd_client *client = hostd_client_open(stored.hostd, NULL, NULL, &why);
+	struct hostd_client *client = hostd_client_open(
+		stored.hostd, move != NULL ? on_source_changed : NULL, move, &why);
 	if (client == NULL)
 		problem_set(problem, 500, "internal", "%s", why.text);
 	return client;
@@ -189,6 +208,8 @@ static struct fleet_move *move_new(struct fleet *fleet, const char *object,
 		problem_set(problem, 500, "internal", "no memory");
 		return NULL;
 	}
+	move->fleet = fleet;
+	fleet_cond_init(&move->news);
 	snprintf(move->object, sizeof(move->object), "%s", object);
 	snprintf(move->uuid, sizeof(move->uuid), "%s", target->uuid);
 	move->port_id = target->port.id;
@@ -201,8 +222,9 @@ static struct fleet_move *move_new(struct fleet *fleet, const char *object,
 	if (move->site == NULL || move->from == NULL || move->to == NULL)
 		problem_set(problem, 503, "server-unreachable",
 			"a server of %s isn't known: check the event list", object);
-	else if ((move->at_from = open_hostd(fleet, move->from, problem)) != NULL)
-		move->at_to = open_hostd(fleet, move->to, problem);
+	else if ((move->at_from = open_hostd(fleet, move->from, move, problem)) != NULL &&
+		 (move->at_from_too = open_hostd(fleet, move->from, NULL, problem)) != NULL)
+		move->at_to = open_hostd(fleet, move->to, NULL, problem);
 	if (problem->status == 0)
 		return move;
 	move_free(fleet, move);
@@ -513,34 +535,58 @@ static void log_times(const struct fleet_move *move, const cJSON *status)
 		move->stopped_pages);
 }
 
-/* Both run after this, the source fenced off its control plane. 0 or -1 with `why`. */
-static int let_both_run(struct fleet_move *move, char why[256])
+/* Waits until the source stands still. False: it won't. */
+static bool await_stopped(struct fleet *fleet, struct fleet_move *move)
 {
-	struct jsonrpc_error resumed = {0}, activated = {0};
-	unsigned long resume_id, activate_id;
-	cJSON *params = uuid_params(move), *status = NULL;
-	int at_from = hostd_client_begin(
-		move->at_from, "move.resume_source", params, &resume_id, &resumed);
-	int at_to =
-		hostd_client_begin(move->at_to, "move.activate", params, &activate_id, &activated);
-	move->activated = at_to == 0;
-	if (at_from == 0)
-		at_from =
-			hostd_client_finish(move->at_from, resume_id, HOSTD_MS, &status, &resumed);
-	if (at_to == 0)
-		at_to = hostd_client_finish(
-			move->at_to, activate_id, ACTIVATE_MS, NULL, &activated);
-	if (at_from == 0) {
+	struct timespec until = fleet_deadline_in(FREEZE_MS);
+	int err = 0;
+	pthread_mutex_lock(&fleet->lock);
+	while (!move->stopped && !move->lost && err == 0)
+		err = pthread_cond_timedwait(&move->news, &fleet->lock, &until);
+	bool stopped = move->stopped;
+	pthread_mutex_unlock(&fleet->lock);
+	return stopped;
+}
+
+/*
+ * Stops the source, moves the control plane to the destination, and lets the source go on; it may
+ * do so before the destination has all of it. 0: the destination has, and may be activated. -1 with
+ * `failure`.
+ */
+static int freeze_and_fence(
+	struct fleet *fleet, struct fleet_move *move, cJSON *uuid, char failure[256])
+{
+	struct jsonrpc_error frozen = {0}, resumed = {0};
+	struct why why = {""};
+	unsigned long freeze_id, resume_id;
+	cJSON *status = NULL;
+	int resuming = -1;
+	move->stopped = move->lost = false;
+	int rc = hostd_client_begin(move->at_from, "move.freeze", uuid, &freeze_id, &frozen);
+	if (rc == 0 && await_stopped(fleet, move)) {
+		int64_t begun = now_us();
+		int err = fleet_phase_set(fleet, move, FABRIC_CONTROL_MOVED, &why);
+		move->fence_us = (double)(now_us() - begun);
+		if (err == 0)
+			resuming = hostd_client_begin(move->at_from_too, "move.resume_source", uuid,
+				&resume_id, &resumed);
+	}
+	if (rc == 0)
+		rc = hostd_client_finish(move->at_from, freeze_id, FREEZE_MS, NULL, &frozen);
+	if (resuming == 0)
+		resuming = hostd_client_finish(
+			move->at_from_too, resume_id, HOSTD_MS, &status, &resumed);
+	if (resuming == 0) {
 		note_figures(move, status);
 		log_times(move, status);
 	}
 	cJSON_Delete(status);
-	cJSON_Delete(params);
-	if (at_to != 0)
-		snprintf(why, 256, "the destination couldn't be activated: %.200s",
-			activated.message);
-	else if (at_from != 0 && !source_is_gone(move))
-		snprintf(why, 256, "the source couldn't be resumed: %.200s", resumed.message);
+	if (rc != 0)
+		snprintf(failure, 256, "%.255s", frozen.message);
+	else if (why.text[0] != '\0')
+		snprintf(failure, 256, "%.255s", why.text);
+	else if (resuming != 0 && !source_is_gone(move))
+		snprintf(failure, 256, "the source couldn't be resumed: %.200s", resumed.message);
 	else
 		return 0;
 	return -1;
@@ -686,20 +732,17 @@ static int switch_over(struct fleet *fleet, struct fleet_move *move, struct flee
 		return -1;
 	}
 	fleet_phase_prepare(fleet, move, FABRIC_CONTROL_MOVED);
-	cJSON *params = uuid_params(move);
-	cJSON_AddNumberToObject(params, "timeout_ms", FREEZE_MS - HOSTD_MS);
-	if (ask(move, move->at_from, "move.freeze", params, FREEZE_MS, NULL, &err) != 0) {
-		snprintf(failure, 256, "%.255s", err.message);
+	cJSON *uuid = uuid_params(move);
+	int rc = freeze_and_fence(fleet, move, uuid, failure);
+	cJSON_Delete(uuid);
+	if (rc != 0)
+		return -1;
+	move->activated = true;
+	if (ask(move, move->at_to, "move.activate", NULL, ACTIVATE_MS, NULL, &err) != 0) {
+		snprintf(
+			failure, 256, "the destination couldn't be activated: %.200s", err.message);
 		return -1;
 	}
-	int64_t fencing = now_us();
-	if (fleet_phase_set(fleet, move, FABRIC_CONTROL_MOVED, &why) != 0) {
-		snprintf(failure, 256, "%.255s", why.text);
-		return -1;
-	}
-	move->fence_us = (double)(now_us() - fencing);
-	if (let_both_run(move, failure) != 0)
-		return -1;
 	fleet_phase_prepare(fleet, move, FABRIC_DATA_MOVED);
 	move->to_guest = guest_open(move->to->hv, move->uuid, NULL, NULL);
 	if (move->to_guest == NULL) {

@@ -19,6 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -28,6 +29,7 @@
 #include "controller/fleet.h"
 #include "controller/store.h"
 
+#define URGENT_NICE (-10)
 #define EXIT_USAGE 2
 
 struct options {
@@ -228,6 +230,11 @@ int main(int argc, char **argv)
 	int status = read_options(argc, argv, &options);
 	if (status >= 0)
 		return status;
+
+	/* A VM that stands still to be moved waits for this process, which does little otherwise.
+	 */
+	if (setpriority(PRIO_PROCESS, 0, URGENT_NICE) < 0)
+		log_info("no privilege to be scheduled before others: moves may take longer");
 
 	/* Before any thread is made: all of them inherit it, and only sigwait() takes them. */
 	sigemptyset(&ends);

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -17,6 +18,7 @@
 
 #include "common/log.h"
 
+#define URGENT_NICE (-10)
 #define MAX_CLIENTS 64
 #define MAX_NEWS 256 /* notifications that wait for a client which doesn't read */
 #define SEND_MS 5000 /* a client that doesn't read an answer for so long is closed */
@@ -227,6 +229,9 @@ static void *client_main(void *ctx)
 		{.fd = client->control->stop_fd, .events = POLLIN},
 	};
 
+	/* Whoever calls may have a VM standing still. The thread itself has little to do. */
+	if (setpriority(PRIO_PROCESS, (id_t)gettid(), URGENT_NICE) < 0)
+		log_debug("no privilege to be scheduled before others");
 	while (!client->broken && p[2].revents == 0) {
 		if (poll(p, 3, -1) < 0)
 			continue;

@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -97,6 +98,9 @@ static void recover(const char *name, const struct record *record)
 	}
 	if (error == 0)
 		qmp_end_state(qmp, QMP_TIMEOUT_MS);
+	/* It may have been given real-time priority for the stop. */
+	if (qmp != NULL)
+		sched_setscheduler(qmp_pid(qmp), SCHED_OTHER, &(struct sched_param){0});
 	qmp_close(qmp);
 	if (error == ECONNREFUSED || error == ENOENT)
 		return; /* QEMU is gone */

@@ -5,6 +5,7 @@
 #include <limits.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,10 +33,10 @@
 #define MAX_PASSES 30     /* of a VM that changes its memory faster than it is sent */
 #define MAX_STATE (64u << 20)
 
-enum state { COPYING, READY, FROZEN, BOTH, ENDED };
+enum state { COPYING, READY, STOPPED, FROZEN, BOTH, ENDED };
 enum wish { WISH_NONE, WISH_FREEZE, WISH_RESUME, WISH_ABORT, WISH_QUIT };
 
-static const char *const state_names[] = {"copying", "ready", "frozen", "both", "ended"};
+static const char *const state_names[] = {"copying", "ready", "stopped", "frozen", "both", "ended"};
 
 struct timings { /* µs */
 	int64_t last_pass, stop, state, pages, send, acknowledged, paused;
@@ -266,22 +267,6 @@ static int listen_to_peer(struct source *source, int timeout_ms)
 	return now_ms() - source->said_ms >= ALIVE_MS ? send_simple(source, FRAME_ALIVE, 0) : 0;
 }
 
-static int wait_acknowledged(struct source *source, uint64_t epoch)
-{
-	int64_t deadline = now_ms() + ACK_MS;
-
-	while (source->acked <= epoch) {
-		int64_t left = deadline - now_ms();
-		int error = left > 0 ? listen_to_peer(source, (int)left) : ETIMEDOUT;
-
-		if (error != 0) {
-			set_why(source, "the destination doesn't acknowledge");
-			return error;
-		}
-	}
-	return 0;
-}
-
 /* ---- copying ----------------------------------------------------------------------------- */
 
 static void count(struct source *source, size_t dirty_pages)
@@ -394,6 +379,20 @@ static int qmp_failed(struct source *source, int error)
 	return error;
 }
 
+/*
+ * While a customer's VM stands still nothing on its server is more urgent than this thread and
+ * QEMU's (which passes it on to the one that saves device state): some milliseconds. Without the
+ * privilege it is done without.
+ */
+static void set_urgent(struct source *source, bool urgent)
+{
+	const struct sched_param param = {.sched_priority = urgent ? 1 : 0};
+
+	if (sched_setscheduler(qmp_pid(source->qmp), urgent ? SCHED_RR : SCHED_OTHER, &param) < 0 ||
+		(urgent && sched_setscheduler(0, SCHED_RR | SCHED_RESET_ON_FORK, &param) < 0))
+		log_debug("no real-time priority for a stop: %s", strerror(errno));
+}
+
 /* The VM runs again, however long QEMU lets itself be waited for. */
 static void resume_vm(struct source *source)
 {
@@ -415,6 +414,7 @@ static void resume_vm(struct source *source)
 		poll(&(struct pollfd){.fd = source->wake_fd, .events = POLLIN}, 1, ALIVE_MS);
 	}
 	freeze_set(source->freeze, FREEZE_RUNNING);
+	set_urgent(source, false);
 	pthread_mutex_lock(&source->lock);
 	if (source->stopped_us > 0 && source->t.paused == 0)
 		source->t.paused = now_us() - source->stopped_us;
@@ -448,6 +448,32 @@ static int send_state(struct source *source, int fd)
 	return error;
 }
 
+/* The controller may say that the source is fenced before the destination has all of it. */
+static void resume_if_told(struct source *source)
+{
+	if (source->stopped && get_wish(source) == WISH_RESUME)
+		resume_vm(source);
+}
+
+static int wait_acknowledged(struct source *source, uint64_t epoch)
+{
+	int64_t deadline = now_ms() + ACK_MS;
+
+	for (;;) {
+		int64_t left = deadline - now_ms();
+		int error = left > 0 ? listen_to_peer(source, 0) : ETIMEDOUT;
+
+		resume_if_told(source);
+		if (error == 0 && source->acked > epoch)
+			return 0;
+		if (error != 0) {
+			set_why(source, "the destination doesn't acknowledge");
+			return error;
+		}
+		wait_for_news(source, left);
+	}
+}
+
 static int stop_and_send(struct source *source, int fd)
 {
 	struct timings t = {0};
@@ -462,6 +488,7 @@ static int stop_and_send(struct source *source, int fd)
 	if (qmp_stop(source->qmp, QMP_MS) != 0 || (t.stop = now_us() - begin) < 0 ||
 		qmp_save_begin(source->qmp, fd, QMP_MS) != 0)
 		return qmp_failed(source, EIO);
+	set_state(source, STOPPED);
 	error = send_pass(source, &n, false);
 	t.pages = now_us() - begin;
 	if (error != 0)
@@ -469,7 +496,9 @@ static int stop_and_send(struct source *source, int fd)
 	if (qmp_save_wait(source->qmp, STATE_MS) != 0)
 		return qmp_failed(source, EIO);
 	t.state = now_us() - begin;
+	resume_if_told(source);
 	error = send_state(source, fd);
+	resume_if_told(source);
 	pthread_mutex_lock(&source->lock);
 	source->last_pages = epoch_counts(source->sender)->pages;
 	source->state_bytes = epoch_counts(source->sender)->state_bytes;
@@ -485,6 +514,7 @@ static int stop_and_send(struct source *source, int fd)
 	t.last_pass = source->t.last_pass;
 	if (error == 0) {
 		pthread_mutex_lock(&source->lock);
+		t.paused = source->t.paused;
 		source->t = t;
 		pthread_mutex_unlock(&source->lock);
 	}
@@ -514,7 +544,9 @@ static int freeze_vm(struct source *source)
 	source->capable = true;
 	source->t.last_pass = now_us() - begin;
 	fd = memfd_create("device-state", MFD_CLOEXEC);
+	set_urgent(source, true);
 	error = fd < 0 ? errno : stop_and_send(source, fd);
+	sched_setscheduler(0, SCHED_OTHER, &(struct sched_param){0});
 	if (fd >= 0)
 		close(fd);
 	return error;
@@ -575,7 +607,7 @@ static int run_move(struct source *source)
 		error = freeze_vm(source);
 	if (error != 0)
 		return error;
-	set_state(source, FROZEN);
+	set_state(source, source->stopped ? FROZEN : BOTH);
 	end_capable(source);
 	return stay_frozen(source);
 }
@@ -791,10 +823,10 @@ int source_resume(struct source *source, struct jsonrpc_error *err)
 	bool early;
 
 	pthread_mutex_lock(&source->lock);
-	early = source->state < FROZEN;
+	early = source->state < STOPPED;
 	pthread_mutex_unlock(&source->lock);
 	if (early)
-		return jsonrpc_fail(err, JSONRPC_CONFLICT, "", "the source isn't frozen");
+		return jsonrpc_fail(err, JSONRPC_CONFLICT, "", "the source isn't stopped");
 	return wish_and_wait(source, WISH_RESUME, BOTH, BOTH, 2 * QMP_MS, err);
 }
 

@@ -6,7 +6,8 @@
  * The source's side of a move: copies a running VM's memory to another hostd, freezes the VM, and
  * lets it go on.
  *
- *   COPYING -> READY -> FROZEN -> BOTH -> (finish)
+ *   COPYING -> READY -> STOPPED -> FROZEN -> BOTH -> (finish)
+ *                          |__________________^  source_resume() while it is still being sent
  *      any of these -> ENDED: the copy is void and the source runs
  *
  * **When a stopped source runs again.** Stopping a customer's VM is a loan; it ends in one of
@@ -60,7 +61,10 @@ int source_start(
  */
 int source_freeze(struct source *source, int timeout_ms, struct jsonrpc_error *err);
 
-/* The source goes on, beside the destination. */
+/*
+ * The source goes on, beside the destination: as soon as all of it is taken, if it was just
+ * stopped. Returns when the destination has all of it, too.
+ */
 int source_resume(struct source *source, struct jsonrpc_error *err);
 
 /* The source goes on, the copy is void; a destination that was activated is stopped. */
