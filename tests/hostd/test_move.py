@@ -87,11 +87,33 @@ def test_move(pair, engine):
         pair.a.call("hostd.info")
         return [n["state"] for n in pair.a.rpc.news if n["uuid"] == pair.uuid]
 
-    wait_until(lambda: told()[-3:] == ["ready", "frozen", "both"], 10, "the news came")
+    wait_until(lambda: told()[-4:] == ["ready", "stopped", "frozen", "both"], 10, "the news came")
     assert "copying" in told()
     pair.a.rpc.news.clear()
     pair.swap()
     assert files(pair.a) == files(pair.b) == []
+
+
+def test_a_fenced_source_goes_on_before_the_destination_has_all(pair):
+    """The controller says so as soon as the source stands still; the destination is whole all the same."""
+    before = pair.source.facts()
+    pair.start("auto")
+    pair.wait_source("ready")
+    other = Rpc(pair.a.socket_path)
+    try:
+        freeze = pair.a.rpc.ask("move.freeze", {"uuid": pair.uuid})
+        other.wait_news(lambda n: n["uuid"] == pair.uuid and n["state"] == "stopped")
+        assert other.call("move.resume_source", uuid=pair.uuid)["state"] == "both"
+    finally:
+        other.close()
+    assert pair.a.rpc.answer(freeze)["state"] in ("frozen", "both")  # as the machine is fast
+    assert pair.source_state()["freeze_us"]["paused"] > 0
+    assert pair.source.status() == "running"
+    assert pair.wait_target("holding")["epoch"] == 1
+    assert pair.b.call("move.activate", uuid=pair.uuid)["state"] == "active"
+    assert_went_on(before, pair.target.facts())
+    assert_went_on(before, pair.source.facts())
+
 
 
 def test_source_may_go_on_before_the_destination_runs(pair):
