@@ -232,7 +232,7 @@ static int do_fabric_apply_wrong(const cJSON *in, cJSON *out, struct why *why)
 {
 	struct fabric_rules *rules = calloc(1, sizeof(*rules));
 	struct fabric_rule *wrong = calloc(2, sizeof(*wrong));
-	int error;
+	int error, timeout_ms = (int)number(in, "timeout_ms", 5000);
 
 	(void)out;
 	must(!rules || !wrong, "memory");
@@ -244,8 +244,10 @@ static int do_fabric_apply_wrong(const cJSON *in, cJSON *out, struct why *why)
 	}
 	snprintf(wrong[1].edit, sizeof(wrong[1].edit), "%s", text(in, "edit"));
 	wrong[1].goto_table = 1;
-	error = (quick(in) ? fabric_change : fabric_apply)(
-		fabric, rules, (int)number(in, "timeout_ms", 5000), NULL, why);
+	if (quick(in))
+		error = fabric_change(fabric, rules, timeout_ms, NULL, why);
+	else
+		error = fabric_apply(fabric, rules, timeout_ms, NULL, why);
 	fabric_rules_free(rules);
 	return error;
 }
