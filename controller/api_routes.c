@@ -663,6 +663,11 @@ static void pvm_migrate(struct api_request *request)
 	struct operation op;
 	const char *server = "";
 	const cJSON *item;
+	if (request->body != NULL && !cJSON_IsObject(request->body)) {
+		problem_set(&request->problem, 422, "invalid-field",
+			"the body must be an object like {\"server\": \"a-right\"}");
+		return;
+	}
 	cJSON_ArrayForEach (item, request->body) {
 		char field[64];
 		snprintf(field, sizeof(field), "/%.60s", item->string ? item->string : "");
@@ -676,8 +681,6 @@ static void pvm_migrate(struct api_request *request)
 		else
 			server = item->valuestring;
 	}
-	if (request->body != NULL && !cJSON_IsObject(request->body))
-		problem_set(&request->problem, 422, "invalid-field", "the body must be an object");
 	if (request->problem.status == 0 && engine_port_migrate(request->api->engine, request->name,
 						    server, &op, &request->problem) == 0)
 		accepted(request, &op);

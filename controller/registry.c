@@ -554,6 +554,12 @@ static int place(struct store *store, const struct site *site, uint64_t need_kib
 			.used_kib = used,
 		};
 	}
+	if (but != 0 && n_here == 0 && wanted[0] == '\0') {
+		problem_set(problem, 409, "not-ready",
+			"site %s has no other server: add one with \"edgeplex server create\"",
+			site->name);
+		goto out;
+	}
 	chosen = placement_choose(choice, n_here, need_kib, wanted, site->name, problem);
 	if (chosen >= 0) {
 		*server_id = servers[index[chosen]].id;

@@ -376,6 +376,63 @@ def test_asking_a_vm_that_isnt_started_leaves_nothing(api):
         assert api("GET", path).body["vm"]["state"] == "absent"
 
 
+# ---- moves ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("body, status, field, word", [
+    ({"server": "a-left"}, 409, None, "not-ready"),  # the port of this bench is half made
+    ({"server": 7}, 422, "/server", "name of a server"),
+    ({"server": "A left"}, 422, "/server", "name of a server"),
+    ({"to": "a-left"}, 422, "/to", "no such field"),
+    ([], 422, None, "object"),
+    (None, 409, None, "not-ready"),
+])
+def test_wrong_moves(api, body, status, field, word):
+    refused(api, api("POST", "/v1/pvms/green-a/migrate", body), status, field, word)
+
+
+def test_moving_what_isnt_there(api):
+    refused(api, api("POST", "/v1/pvms/nobody/migrate"), 404)
+    refused(api, api("POST", "/v1/servers/nobody/drain"), 404)
+    refused(api, api("POST", "/v1/servers/nobody/undrain"), 404)
+
+
+@pytest.mark.usefixtures("changes")
+def test_a_move_needs_another_server(bench):
+    api = bench.api
+    api.stop(signal.SIGTERM)
+    api.seed("UPDATE pvms SET started = 1 WHERE port_id = 1;")
+    api.start()
+    try:
+        move = "/v1/pvms/green-a/migrate"
+        before = api.snapshot()
+        refused(api, api("POST", move, {"server": "a-left"}), 422, "/server", "already")
+        refused(api, api("POST", move, {"server": "a-right"}), 422, "/server", "no server a-right")
+        refused(api, api("POST", move), 409, None, "no other server")
+        assert api.snapshot() == before
+        assert api("GET", "/v1/pvms/green-a").body["history"] == []
+    finally:
+        api.stop(signal.SIGTERM)
+        api.seed("UPDATE pvms SET started = 0 WHERE port_id = 1;")
+        api.start()
+
+
+@pytest.mark.usefixtures("changes")
+def test_a_drained_server_gets_no_vms(bench):
+    """It says which PVM it can't get rid of, and stays out of service until it is undrained."""
+    api = bench.api
+    answer = api("POST", "/v1/servers/a-left/drain")
+    assert answer.status == 202
+    done = api("GET", f"/v1/operations/{answer.body['id']}?wait_ms=20000&since_step=8").body
+    assert done["state"] == "failed"
+    assert "green-a" in done["error"]["detail"] and "undrain a-left" in done["error"]["detail"]
+    assert api("GET", "/v1/servers/a-left").body["drained"] is True
+    refused(api, api("POST", "/v1/ports", port()), 409, None, "drained", "undrain")
+    refused(api, api("POST", "/v1/ports", port(server="a-left")), 409, None, "drained")
+    assert api("POST", "/v1/servers/a-left/undrain").body["drained"] is False
+    refused(api, api("POST", "/v1/ports", port()), 503)
+
+
 # ---- HTTP ----------------------------------------------------------------------------------
 
 
