@@ -11,6 +11,7 @@ import pytest
 
 from bed import checks, controller, customer, host, switch
 from bed import topology as topo
+from bed.parallel import together
 from lib.lab import wait_until
 
 EDGE = topo.ce("green-b")
@@ -259,3 +260,66 @@ def test_hung_vm_holds_up_nobody(bed):  # pylint: disable=unused-argument
     assert host.vm_pid(EDGE.name) == vm
     checks.wait_established()
     checks.wait_routes()
+
+
+def unknown_vms():
+    """Names of the VMs of b-left that the database doesn't know."""
+    return [vm["name"] for vm in controller.query("server", "show", "b-left")["unknown_vms"]]
+
+
+def test_vm_that_nobody_knows_is_told_of_and_left_alone(bed):  # pylint: disable=unused-argument
+    uri = next(s for s in topo.SERVERS if s.name == "b-left").uri
+    assert unknown_vms() == []
+    newest = controller.query("event", "list", "--limit", 1)["items"][0]["id"]
+    xml = host.run(None, ["virsh", "-c", uri, "dumpxml", "--migratable", f"pvm-{EDGE.name}"])
+    xml = re.sub(r"<interface .*?</interface>|<uuid>.*?</uuid>", "", xml, flags=re.S)
+    xml = xml.replace(f"<name>pvm-{EDGE.name}</name>", "<name>pvm-lost</name>")
+    host.run(None, ["virsh", "-c", uri, "create", "--paused", "/dev/stdin"], stdin=xml)
+    try:
+        wait_until(lambda: unknown_vms() == ["pvm-lost"], 40, "it is told of", 0.5)
+        assert "VM pvm-lost (port/green-b) runs there" in controller.cli("status")
+        told = [e for e in controller.query("event", "list", "--after", newest)["items"]
+                if "pvm-lost" in e["text"]]
+        assert [e["object"] for e in told] == ["server/b-left"]
+        # Restarted, edgeplexd finds it again; and still leaves it alone.
+        os.kill(host.daemon_pid("edgeplexd"), signal.SIGKILL)
+        wait_until(lambda: unknown_vms() == ["pvm-lost"], 60, "it is told of again", 0.5)
+        assert "paused" in host.run(None, ["virsh", "-c", uri, "domstate", "pvm-lost"])
+    finally:
+        host.run(None, ["virsh", "-c", uri, "destroy", "pvm-lost"])
+    wait_until(lambda: unknown_vms() == [], 40, "it is gone", 0.5)
+    assert status(EDGE.name) == "up"
+
+
+def test_cvm_and_ports_of_a_site_leave_the_other_alone(bed):  # pylint: disable=unused-argument
+    here, there = topo.SITES[1], topo.SITES[0]
+    edges = [edge for edge in topo.CES if edge.site == here.name]
+    far = [edge for edge in topo.CES if edge.site == there.name]
+    ages, vms = rules(there), {edge.name: host.vm_pid(edge.name) for edge in far}
+    bgp = {edge.name: sessions(edge) for edge in far}
+    with pytest.raises(controller.CliError) as error:
+        controller.cli("cvm", "delete", here.name)
+    assert error.value.status == 3 and "port" in error.value.output
+    try:
+        together(*(lambda e=e: controller.cli("port", "delete", e.name) for e in edges))
+        controller.cli("cvm", "delete", here.name)
+        out = host.run(None, ["virsh", "-c", here.servers[0].uri, "list", "--all", "--name"])
+        assert out.split() == []
+        # What every frame goes through stays; nothing leads from or to a VM.
+        left = switch.ofctl(here.dir, "--names", "dump-flows", "edge")
+        assert "actions=" in left and here.servers[0].trunk not in left
+        assert not [row for row in allocations() if row[3] == f"cvm/{here.name}"]
+    finally:
+        if here.name not in [c["name"] for c in controller.query("cvm", "list")["items"]]:
+            controller.cli("cvm", "create", here.name)
+        there_now = {p["name"] for p in controller.query("port", "list")["items"]}
+        together(*(lambda e=e: controller.cli(*controller.port_create(e))
+                   for e in edges if e.name not in there_now))
+    assert {edge.name: host.vm_pid(edge.name) for edge in far} == vms
+    assert {edge.name: sessions(edge) for edge in far} == bgp
+    assert kept(ages, rules(there))
+    checks.wait_established()
+    checks.wait_routes()
+    # A port that is made again may get another label: everybody has to hear of it.
+    for edge in edges:
+        assert checks.ping(topo.far(edge).ns, topo.far(edge).host4, edge.host4)[0] == 5
