@@ -467,6 +467,88 @@ def test_a_slow_forwarder_holds_up_nothing(net):
     assert net.fwd.messages - messages < 3 * len(many)
 
 
+# ---- both connect at once --------------------------------------------------------------------
+
+COLLISION = """
+import select, socket, struct, sys
+
+def message(kind, body):
+    return b"\\xff" * 16 + struct.pack("!HB", 19 + len(body), kind) + body
+
+def take(connection):
+    head = connection.recv(19, socket.MSG_WAITALL)
+    assert len(head) == 19, "closed"
+    length, kind = struct.unpack("!HB", head[16:])
+    return kind, connection.recv(length - 19, socket.MSG_WAITALL)
+
+def wait_for(connection, kind):
+    while True:
+        got, body = take(connection)
+        if got == kind:
+            return body
+        assert got != 3, f"notification {body.hex()}"
+
+def listen():
+    server = socket.create_server(("192.168.1.66", 179))
+    server.settimeout(20)
+    return server
+
+def limited(connection):
+    connection.settimeout(20)
+    return connection
+
+def accept(server):
+    return limited(server.accept()[0])
+
+def connect():
+    return limited(socket.create_connection(("192.168.1.1", 179), 20, ("192.168.1.66", 0)))
+
+UPDATE, NOTIFICATION = 2, 3
+KEEPALIVE = message(4, b"")
+# Multiprotocol and graceful restart for IPv4; an identifier above the PVM's.
+CAPABILITIES = bytes.fromhex("010400010001" "4006007800010180")
+OPEN = message(1, struct.pack("!BHH4sBBB", 4, 65101, 90, bytes([200, 9, 9, 9]),
+                              2 + len(CAPABILITIES), 2, len(CAPABILITIES)) + CAPABILITIES)
+"""
+COLLISIONS = {
+    # Ours wins in mid-message: what waits for the loser must not end it.
+    "a connection moves into the place of the one that lost": """
+theirs = accept(listen())
+wait_for(theirs, 1)
+ours = connect()
+wait_for(ours, 1)
+ours.sendall(OPEN + KEEPALIVE)
+wait_for(ours, UPDATE)
+""",
+    # Is no restart: theirs is open, and hardly older.
+    "a connection that lost is accepted late": """
+theirs = accept(listen())
+wait_for(theirs, 1)
+theirs.sendall(OPEN + KEEPALIVE)
+wait_for(theirs, UPDATE)
+ours = connect()
+wait_for(ours, 1)
+ours.sendall(OPEN)
+assert wait_for(ours, NOTIFICATION)[:2] == bytes([6, 7])
+""",
+    # A peer may take it for our restart. Theirs would come within the connect time, 5 s.
+    "none is begun while the peer's is being opened": """
+ours = connect()
+wait_for(ours, 1)
+assert not select.select([listen()], [], [], 8)[0]
+ours.sendall(OPEN + KEEPALIVE)
+wait_for(ours, UPDATE)
+""",
+}
+
+
+@pytest.mark.parametrize("script", COLLISIONS.values(), ids=COLLISIONS.keys())
+def test_the_winner_of_a_collision_stays(net, script):
+    ce = net.add_ce(66)
+    net.pvmd.configure(changed(["ce"], [{"address": "192.168.1.66", "remote_asn": 65101}]))
+    net.lab.run(ce, ["/usr/bin/python3", "-c", COLLISION + script])
+
+
 # ---- hostile peers ---------------------------------------------------------------------------
 
 
