@@ -39,7 +39,7 @@
 #define PORTS_DIR "/sys/class/virtio-ports"
 #define RUN_DIR "/run/edgeplex"
 
-#define MAX_PENDING 256         /* requests that wait for their answers */
+#define MAX_PENDING 64          /* requests that wait for a program's answers */
 #define MAX_ID_LEN 64           /* of a request's id, as JSON text */
 #define CHANNEL_HIGH (1u << 20) /* bytes: with more to send, read no more */
 #define READ_CHUNK 16384
@@ -50,6 +50,12 @@
 struct queue {
 	char *data;
 	size_t len, size;
+};
+
+struct pending {
+	bool used;
+	unsigned long id; /* ours */
+	char their_id[MAX_ID_LEN + 1];
 };
 
 struct program {
@@ -63,12 +69,7 @@ struct program {
 	uint32_t events;      /* that epoll watches for */
 	int retry_ms;         /* delay of the next attempt to connect; 0: none is planned */
 	int64_t retry_due_ms; /* CLOCK_MONOTONIC */
-};
-
-struct pending {
-	struct program *program; /* NULL: a free entry */
-	unsigned long id;        /* ours */
-	char their_id[MAX_ID_LEN + 1];
+	struct pending pending[MAX_PENDING]; /* its own: one that hangs takes no other's */
 };
 
 struct agent {
@@ -78,7 +79,6 @@ struct agent {
 	struct queue out;
 	struct probes *probes;
 	unsigned long last_id;
-	struct pending pending[MAX_PENDING];
 	struct program programs[4];
 };
 
@@ -229,27 +229,32 @@ static void answer_probe(void *ctx, const char *line, size_t n)
 		queue_append(&agent->out, line, n);
 }
 
-static void fail_pending(struct agent *agent, const struct program *program, const char *why)
+static void fail_pending(struct program *program, const char *why)
 {
 	for (unsigned i = 0; i < MAX_PENDING; i++) {
-		struct pending *pending = &agent->pending[i];
+		struct pending *pending = &program->pending[i];
 
-		if (pending->program != program)
+		if (!pending->used)
 			continue;
-		pending->program = NULL;
-		answer_error(agent, pending->their_id, JSONRPC_UNAVAILABLE, why, program->name);
+		pending->used = false;
+		answer_error(
+			program->agent, pending->their_id, JSONRPC_UNAVAILABLE, why, program->name);
 	}
 }
 
-static struct pending *find_pending(
-	struct agent *agent, const struct program *program, unsigned long id)
+static struct pending *find_pending(struct program *program, unsigned long id)
 {
-	for (unsigned i = 0; i < MAX_PENDING; i++) {
-		struct pending *pending = &agent->pending[i];
+	for (unsigned i = 0; i < MAX_PENDING; i++)
+		if (program->pending[i].used && program->pending[i].id == id)
+			return &program->pending[i];
+	return NULL;
+}
 
-		if (pending->program == program && (program == NULL || pending->id == id))
-			return pending;
-	}
+static struct pending *free_pending(struct program *program)
+{
+	for (unsigned i = 0; i < MAX_PENDING; i++)
+		if (!program->pending[i].used)
+			return &program->pending[i];
 	return NULL;
 }
 
@@ -274,16 +279,16 @@ static void relay_out(void *ctx, char *line)
 		return;
 	if (env.id[0] == 'n') {
 		/* It couldn't even read a request; which one, it can't tell. */
-		fail_pending(agent, program, " could not read a request");
+		fail_pending(program, " could not read a request");
 		return;
 	}
-	pending = find_pending(agent, program, strtoul(env.id, NULL, 10));
+	pending = find_pending(program, strtoul(env.id, NULL, 10));
 	if (pending == NULL)
 		return; /* its controller is gone */
 	if (!queue_message(&agent->out, line, &env, pending->their_id))
 		answer_error(agent, pending->their_id, JSONRPC_INTERNAL_ERROR,
 			" answered, but the VM is out of memory", program->name);
-	pending->program = NULL;
+	pending->used = false;
 }
 
 /* ---- the programs' sockets ----------------------------------------------------------------- */
@@ -313,7 +318,7 @@ static void disconnect(struct program *program)
 	jsonrpc_lines_free(&program->in);
 	program->in.skipping = false;
 	queue_reset(&program->out);
-	fail_pending(program->agent, program, " ended before it answered");
+	fail_pending(program, " ended before it answered");
 }
 
 /* Never waits: a program that hangs must not hang the agent. */
@@ -432,7 +437,7 @@ static struct program *find_program(struct agent *agent, const struct envelope *
 static void send_to_program(
 	struct agent *agent, struct program *program, const char *line, const struct envelope *env)
 {
-	struct pending *pending = env->id != NULL ? find_pending(agent, NULL, 0) : NULL;
+	struct pending *pending = env->id != NULL ? free_pending(program) : NULL;
 	char their_id[MAX_ID_LEN + 1], id[24];
 	int error;
 
@@ -459,7 +464,7 @@ static void send_to_program(
 		return;
 	}
 	if (pending != NULL) {
-		pending->program = program;
+		pending->used = true;
 		pending->id = agent->last_id;
 		memcpy(pending->their_id, their_id, sizeof(their_id));
 	}
@@ -508,8 +513,9 @@ static void forget_controller(struct agent *agent)
 	agent->in.skipping = false;
 	queue_reset(&agent->out);
 	probes_forget(agent->probes);
-	for (unsigned i = 0; i < MAX_PENDING; i++)
-		agent->pending[i].program = NULL;
+	for (unsigned i = 0; i < N_PROGRAMS; i++)
+		for (unsigned k = 0; k < MAX_PENDING; k++)
+			agent->programs[i].pending[k].used = false;
 }
 
 /*

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 
 /*
- * When both sides connect at once, one connection wins (RFC 4271 section 6.8). bgpd loses some of the
- * winners: the session comes up, falls, and comes up again a second later. Three corrections:
+ * When both sides connect at once, one connection wins (RFC 4271 section 6.8). bgpd loses some of
+ * the winners: the session comes up, falls, and comes up again a second later. Three corrections:
  *
- * - bgpd keeps the incoming connection in a second peer structure and, should that one win, moves it
- *   into the configured one as it becomes Established. Events that wait there for the connection
+ * - bgpd keeps the incoming connection in a second peer structure and, should that one win, moves
+ * it into the configured one as it becomes Established. Events that wait there for the connection
  *   that lost (its Stop after our Cease, its "TCP connection open") would end the one that won.
  *
  * - A peer that does graceful restart and connects anew has restarted: the session that we believe
