@@ -299,11 +299,16 @@ static int start_destination(struct fleet *fleet, struct fleet_move *move,
 	const struct target *target, struct problem *problem)
 {
 	struct why why = {""};
+	struct hv_vm source = {.memory_kib = 0};
+	struct target same = *target;
 	int err = hv_wait_connected(move->to->hv, FLEET_SERVER_CONNECT_MS, &why);
+	/* The site's setting may have been changed since the source was started. */
+	if (hv_vm_get(move->from->hv, move->uuid, &source, NULL) == 0 && source.memory_kib != 0)
+		same.site.pvm_memory_kib = source.memory_kib;
 	if (err == 0)
 		err = hv_vm_destroy(move->to->hv, move->uuid, &why);
 	if (err == 0)
-		err = fleet_start_on(fleet, move->to, move->object, target, true, &why);
+		err = fleet_start_on(fleet, move->to, move->object, &same, true, &why);
 	if (err == EHOSTUNREACH || err == ETIMEDOUT)
 		return problem_set(problem, 503, "server-unreachable",
 			"server %s can't start the copy of %s: %s; check its libvirtd",
@@ -493,8 +498,8 @@ static bool shows_forwarding(
 	return false;
 }
 
-static bool await_forwarding(struct fleet *fleet, struct fleet_move *move,
-	const struct target *target, bool answered_before, char why[160])
+static bool await_forwarding(
+	struct fleet_move *move, const struct target *target, bool answered_before, char why[160])
 {
 	int64_t until = fleet_now_ms() + FORWARDS_MS;
 	struct hv_vm vm;
@@ -506,7 +511,7 @@ static bool await_forwarding(struct fleet *fleet, struct fleet_move *move,
 			snprintf(why, 160, "its VM is gone");
 			return false;
 		}
-	} while (fleet_now_ms() < until && !fleet_is_stopping(fleet));
+	} while (fleet_now_ms() < until);
 	return false;
 }
 
@@ -592,17 +597,18 @@ static int freeze_and_fence(
 	return -1;
 }
 
-/* The switch must follow: both copies run, and only one can say what it wants. */
-static void insist_on_phase(struct fleet *fleet, struct fleet_move *move, enum fabric_phase phase)
+/* The switch must follow: both copies run, and only one can say what it wants. False: it didn't. */
+static bool insist_on_phase(struct fleet *fleet, struct fleet_move *move, enum fabric_phase phase)
 {
 	struct why why = {""};
 	int64_t until = fleet_now_ms() + SWITCH_BACK_MS;
-	while (fleet_phase_set(fleet, move, phase, &why) != 0 && fleet_now_ms() < until) {
+	while (fleet_phase_set(fleet, move, phase, &why) != 0) {
 		log_warn("the edge switch doesn't follow a move object=%s why=\"%s\"", move->object,
 			why.text);
-		if (!fleet_pause(fleet, FLEET_RETRY_MS))
-			return;
+		if (fleet_now_ms() >= until || !fleet_pause(fleet, FLEET_RETRY_MS))
+			return false;
 	}
+	return true;
 }
 
 /*
@@ -749,11 +755,15 @@ static int switch_over(struct fleet *fleet, struct fleet_move *move, struct flee
 		snprintf(failure, 256, "no memory");
 		return -1;
 	}
-	if (!await_forwarding(fleet, move, target, answered_before, missing)) {
+	if (!await_forwarding(move, target, answered_before, missing)) {
 		snprintf(failure, 256, "the destination didn't show that it forwards: %s", missing);
 		return -1;
 	}
-	insist_on_phase(fleet, move, FABRIC_DATA_MOVED);
+	/* A switch that is away gets the phase when it comes back, whoever is asked then. */
+	if (!insist_on_phase(fleet, move, FABRIC_DATA_MOVED) && fleet_is_stopping(fleet)) {
+		snprintf(failure, 256, "edgeplexd is being stopped");
+		return -1;
+	}
 	return 0;
 }
 
@@ -776,11 +786,15 @@ static int take_up(struct fleet *fleet, struct fleet_move *move, const struct ta
 	move->to_guest = guest_open(move->to->hv, move->uuid, NULL, NULL);
 	if (move->to_guest == NULL)
 		return -1;
-	if (!await_forwarding(fleet, move, target, false, missing)) {
+	if (!await_forwarding(move, target, false, missing)) {
 		snprintf(failure, 256, "the destination didn't show that it forwards: %s", missing);
 		return -1;
 	}
-	insist_on_phase(fleet, move, FABRIC_DATA_MOVED);
+	/* A switch that is away gets the phase when it comes back, whoever is asked then. */
+	if (!insist_on_phase(fleet, move, FABRIC_DATA_MOVED) && fleet_is_stopping(fleet)) {
+		snprintf(failure, 256, "edgeplexd is being stopped");
+		return -1;
+	}
 	return 0;
 }
 
@@ -808,7 +822,10 @@ int fleet_move_switch(
 	} else {
 		rc = switch_over(fleet, move, vm, &target, failure);
 	}
-	if (rc != 0)
+	/* Where both run, that can wait for the next start, and nobody is cut off meanwhile. */
+	if (rc != 0 && move->activated && fleet_is_stopping(fleet))
+		fleet_interrupted(problem);
+	else if (rc != 0)
 		rc = decide(fleet, move, vm, failure, remark, problem);
 	if (rc == 0)
 		rc = commit(fleet, move, vm, remark, problem);

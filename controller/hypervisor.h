@@ -88,6 +88,7 @@ struct hv_vm {
 	char uuid[HV_UUID_LEN];
 	char role[8];
 	char owner[80];
+	uint64_t memory_kib; /* as its spec had it; 0: started by a version that didn't note it */
 	enum hv_vm_state state;
 };
 

@@ -220,6 +220,7 @@ static void put_metadata(struct xml *xml, xmlNodePtr domain, const struct hv_vm_
 	xmlSetNs(vm, ns);
 	attribute(xml, vm, "role", "%s", spec->role);
 	attribute(xml, vm, "owner", "%s", spec->owner);
+	attribute(xml, vm, "memory", "%llu", (unsigned long long)spec->memory_kib);
 }
 
 static void put_machine(
@@ -455,10 +456,13 @@ bool hv_metadata_read(const char *text, struct hv_vm *vm)
 	xmlDocPtr doc = read_document(text);
 	xmlNodePtr root = doc ? xmlDocGetRootElement(doc) : NULL;
 	bool found = root && xmlStrEqual(root->name, BAD_CAST "vm");
+	char memory[24];
 
 	if (found) {
 		copy_attribute(root, "role", vm->role, sizeof(vm->role));
 		copy_attribute(root, "owner", vm->owner, sizeof(vm->owner));
+		copy_attribute(root, "memory", memory, sizeof(memory));
+		vm->memory_kib = strtoull(memory, NULL, 10);
 	}
 	if (doc)
 		xmlFreeDoc(doc);

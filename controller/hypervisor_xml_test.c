@@ -86,6 +86,7 @@ static void test_domain(void **state)
 	expect(xml, "/domain/uuid", UUID);
 	expect(xml, "/domain/metadata/ep:vm/@role", "pvm");
 	expect(xml, "/domain/metadata/ep:vm/@owner", "port/green-a");
+	expect(xml, "/domain/metadata/ep:vm/@memory", "131072");
 	expect(xml, "/domain/memory", "131072");
 	expect(xml, "/domain/memory/@unit", "KiB");
 	expect(xml, "/domain/os/type/@machine", "pc-q35-7.2");
@@ -192,11 +193,12 @@ static void test_text_stays_text(void **state)
 	free(xml);
 
 	snprintf(metadata, sizeof(metadata),
-		"<edgeplex:vm xmlns:edgeplex='%s' role='cvm' owner='site/a &lt;&amp;&gt;'/>",
+		"<edgeplex:vm xmlns:edgeplex='%s' role='cvm' owner='site/a &lt;&amp;&gt;' memory='147464'/>",
 		HV_METADATA_URI);
 	assert_true(hv_metadata_read(metadata, &vm));
 	assert_string_equal(vm.role, "cvm");
 	assert_string_equal(vm.owner, "site/a <&>");
+	assert_int_equal(vm.memory_kib, 147464);
 	assert_false(hv_metadata_read("<other/>", &vm));
 	assert_false(hv_metadata_read("<vm", &vm));
 	assert_false(hv_metadata_read("", &vm));
