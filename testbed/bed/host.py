@@ -62,6 +62,16 @@ def run(ns, argv, limit_s=60, check=True, stdin=None, env=None):
     return done.stdout
 
 
+def listens(path):
+    """Does somebody accept connections on this Unix socket? Its file is there a little sooner."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(path)
+        except OSError:
+            return False
+    return True
+
+
 # ---- the supervisor ------------------------------------------------------------------------
 
 
@@ -88,6 +98,12 @@ def spawn(name, argv, ns=None, env=None, restart=False):
     if ns:
         argv = ["ip", "netns", "exec", ns, *argv]
     ask({"do": "start", "name": name, "argv": argv, "env": env or {}, "restart": restart})
+
+
+def stop(name):
+    """Ends a daemon, which stays down until it is started again."""
+    ask({"do": "stop", "name": name})
+    lab.wait_until(lambda: daemons()[name]["pid"] is None, 20, f"{name} has ended")
 
 
 def daemons():

@@ -86,7 +86,8 @@ def start(server):
         ns=server.ns)
     host.wait_daemon(server.name, lambda: os.path.exists(f"{server.dir}/mounted"), "mounted")
     _spawn(server, "libvirtd", ["libvirtd", "--pid-file", "/run/libvirt/libvirtd.pid"])
-    _start_hostd(server)
+    pki.issue(server.name, f"{server.dir}/hostd.pem", f"{server.dir}/hostd.key")
+    start_hostd(server)
     # The first question makes libvirt probe QEMU for some seconds; the first VM shouldn't pay.
     host.wait_daemon(f"{server.name}-libvirtd",
                      lambda: "qemu" in virsh(server, "domcapabilities", "--virttype", "qemu"),
@@ -102,15 +103,14 @@ def _spawn(server, program, argv, restart=False):
                ns=server.ns, restart=restart)
 
 
-def _start_hostd(server):
-    """Starts a server's hostd, which is restarted whenever it dies."""
-    pki.issue(server.name, f"{server.dir}/hostd.pem", f"{server.dir}/hostd.key")
+def start_hostd(server):
+    """Starts a server's hostd (again, if host.stop() ended it); it is restarted when it dies."""
     _spawn(server, "hostd",
            [HOSTD, "--socket", "/run/edgeplex/hostd.sock", "--run-dir", "/run/edgeplex/hostd",
             "--listen", f"{server.address}:{topo.HOSTD_PORT}", "--ca", pki.CA,
             "--cert", f"{server.dir}/hostd.pem", "--key", f"{server.dir}/hostd.key"], restart=True)
     host.wait_daemon(f"{server.name}-hostd",
-                     lambda: os.path.exists(f"{server.run_dir}/hostd.sock"), "listens")
+                     lambda: host.listens(f"{server.run_dir}/hostd.sock"), "listens")
 
 
 def virsh(server, *args):

@@ -37,7 +37,7 @@ def start(name, ns, directory):
         ["ovsdb-server", f"{directory}/conf.db", f"--remote=punix:{directory}/db.sock",
          f"--unixctl={directory}/ovsdb.ctl", "-vconsole:warn", "-vsyslog:off"],
         ns=ns, env=env)
-    host.wait_daemon(f"{name}-ovsdb", lambda: os.path.exists(f"{directory}/db.sock"), "listens")
+    host.wait_daemon(f"{name}-ovsdb", lambda: host.listens(f"{directory}/db.sock"), "listens")
     vsctl(directory, "--no-wait", "init")
     vsctl(directory, "--no-wait", "set", "Open_vSwitch", ".",
           "other_config:n-handler-threads=1", "other_config:n-revalidator-threads=1")
