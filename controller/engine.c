@@ -59,6 +59,13 @@ static int64_t realtime_ms(void)
 	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
+static int64_t monotonic_ms(void)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
 static int database_failed(struct problem *problem)
 {
 	return problem_set(problem, 500, "internal",
@@ -217,11 +224,21 @@ static int port_fence(struct run *run, struct problem *problem)
 	return port_on_switch(run, false, problem);
 }
 
+/* What a former run of edgeplexd waited counts, as far as the clock can be believed. */
+static int64_t wait_left_ms(const struct run *run)
+{
+	int64_t all = run->op.wait_s * INT64_C(1000);
+	int64_t waited = realtime_ms() - run->op.created_ms - run->step->started_ms;
+	if (waited < 0)
+		return all;
+	return waited < all ? all - waited : 0;
+}
+
 static int wait_for_service(
 	struct run *run, const char *problem_type, const char *kept, struct problem *problem)
 {
 	struct engine *engine = run->engine;
-	int64_t until = run->op.created_ms + run->step->started_ms + run->op.wait_s * INT64_C(1000);
+	int64_t until = monotonic_ms() + wait_left_ms(run);
 	char missing[512] = "", told[sizeof(run->step->detail)];
 	while (!fleet_vm_serves(engine->fleet, run->op.object, missing, sizeof(missing))) {
 		snprintf(told, sizeof(told), "%.*s", (int)sizeof(told) - 1, missing);
@@ -229,7 +246,7 @@ static int wait_for_service(
 			snprintf(run->step->detail, sizeof(run->step->detail), "%s", told);
 			save(run);
 		}
-		if (realtime_ms() >= until)
+		if (monotonic_ms() >= until)
 			return problem_set(problem, 504, problem_type, "after %u s: %s. %s",
 				run->op.wait_s, missing, kept);
 		if (!fleet_pause(engine->fleet, POLL_MS))

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -669,6 +670,28 @@ def test_an_operation_goes_on_after_a_crash(bench, verb, undoing, settled, last,
     api.seed("DELETE FROM operation_steps; DELETE FROM operations;")
     api.start()
     assert left == [(0,)]
+
+
+@pytest.mark.usefixtures("changes")
+def test_a_clock_that_was_set_back_holds_nobody_up(bench):
+    """The wait for service began tomorrow, as it seems: it takes no longer than it should."""
+    api = bench.api
+    api.stop(signal.SIGKILL)
+    tomorrow = int((time.time() + 86400) * 1000)
+    api.seed(f"""
+        INSERT INTO ports VALUES (71, 'clock', 2, 1, 'cust2', 0, 1500, NULL, '');
+        INSERT INTO pvms VALUES (71, 1, 1, '00000000-0000-4000-8000-000000000071', 1700, 700, 701,
+            71, '100.64.1.71', 0, 0, 0, 0, NULL);
+        INSERT INTO operations VALUES (7001, 'change', 'port/clock', 0, 0, 1, {tomorrow}, 0, 0, '', '');
+        INSERT INTO operation_steps VALUES (7001, 0, 'configure-pvm', 2, 0, 0, ''),
+            (7001, 1, 'program-switch', 2, 0, 0, ''), (7001, 2, 'wait-for-routes', 1, 0, 0, '');""")
+    api.start()
+    wait_until(lambda: api("GET", "/v1/operations/7001").body["state"] != "running", 20,
+               "the operation ends")
+    api.stop(signal.SIGKILL)
+    api.seed("""DELETE FROM operation_steps; DELETE FROM operations;
+        DELETE FROM pvms WHERE port_id = 71; DELETE FROM ports WHERE id = 71;""")
+    api.start()
 
 
 @pytest.mark.usefixtures("changes")
