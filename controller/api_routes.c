@@ -110,27 +110,33 @@ static void site_show(struct api_request *request)
 		request->answer = site_json(request, &site);
 }
 
-static void site_change(struct api_request *request)
+/* Merges the request into the site; its id stays. */
+static int patch_site(void *ctx, struct site *site, struct problem *problem)
 {
 	static const char *const mutable[] = {"core/route_reflectors", "transport_label", "labels",
 		"vlans", "pvm_memory_kib", "cvm_memory_kib", NULL};
-	struct api *api = request->api;
-	struct site site, changed;
-	if (registry_find_site(api->store, request->name, &site, &request->problem) != 0)
-		return;
-	cJSON *present = model_site_json(&site);
-	cJSON *patched = model_patch(present, request->body, mutable, &request->problem);
+	const struct api_request *request = ctx;
+	struct site changed;
+	cJSON *present = model_site_json(site);
+	cJSON *patched = model_patch(present, request->body, mutable, problem);
 	cJSON_Delete(present);
-	if (patched == NULL)
-		return;
-	if (model_site_read(patched, &changed, &request->problem) == 0) {
-		changed.id = site.id;
-		if (registry_site_change(api->store, &changed, &request->problem) == 0) {
-			fleet_kick(api->fleet);
-			request->answer = site_json(request, &changed);
-		}
+	if (patched != NULL && model_site_read(patched, &changed, problem) == 0) {
+		changed.id = site->id;
+		*site = changed;
 	}
 	cJSON_Delete(patched);
+	return problem->status != 0 ? -1 : 0;
+}
+
+static void site_change(struct api_request *request)
+{
+	struct api *api = request->api;
+	struct site site;
+	if (registry_site_change(
+		    api->store, request->name, patch_site, request, &site, &request->problem) != 0)
+		return;
+	fleet_kick(api->fleet);
+	request->answer = site_json(request, &site);
 }
 
 static void site_delete(struct api_request *request)
@@ -205,28 +211,40 @@ static void server_show(struct api_request *request)
 		request->answer = server_json(request, &server);
 }
 
-static void server_change(struct api_request *request)
+static int patch_server(void *ctx, struct server *server, struct problem *problem)
 {
 	static const char *const mutable[] = {"memory_mib", "hostd", NULL};
-	struct api *api = request->api;
-	struct server server, changed;
-	if (registry_find_server(api->store, request->name, &server, &request->problem) != 0)
-		return;
-	cJSON *present = model_server_json(&server);
-	cJSON *patched = model_patch(present, request->body, mutable, &request->problem);
+	const struct api_request *request = ctx;
+	struct server changed;
+	cJSON *present = model_server_json(server);
+	cJSON *patched = model_patch(present, request->body, mutable, problem);
 	cJSON_Delete(present);
-	if (patched == NULL)
-		return;
-	if (model_server_read(patched, &changed, &request->problem) == 0) {
-		changed.id = server.id;
-		changed.site_id = server.site_id;
-		if (changed.hostd[0] != '\0' && strcmp(changed.hostd, server.hostd) != 0)
-			fleet_hostd_check(changed.hostd, &request->problem);
-		if (request->problem.status == 0 &&
-			registry_server_change(api->store, &changed, &request->problem) == 0)
-			request->answer = server_json(request, &changed);
+	if (patched != NULL && model_server_read(patched, &changed, problem) == 0) {
+		changed.id = server->id;
+		changed.site_id = server->site_id;
+		changed.drained = server->drained;
+		*server = changed;
 	}
 	cJSON_Delete(patched);
+	return problem->status != 0 ? -1 : 0;
+}
+
+static void server_change(struct api_request *request)
+{
+	struct api *api = request->api;
+	struct server server, wanted;
+	if (registry_find_server(api->store, request->name, &server, &request->problem) != 0)
+		return;
+	/* Asking a hostd takes time: before, and not in, the transaction. */
+	wanted = server;
+	if (patch_server(request, &wanted, &request->problem) != 0)
+		return;
+	if (wanted.hostd[0] != '\0' && strcmp(wanted.hostd, server.hostd) != 0)
+		fleet_hostd_check(wanted.hostd, &request->problem);
+	if (request->problem.status == 0 &&
+		registry_server_change(api->store, request->name, patch_server, request, &server,
+			&request->problem) == 0)
+		request->answer = server_json(request, &server);
 }
 
 static void server_drain(struct api_request *request)

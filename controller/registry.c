@@ -161,12 +161,15 @@ static void check_range_change(struct store *store, int64_t scope, enum alloc_ki
 			range.last);
 }
 
-int registry_site_change(struct store *store, const struct site *site, struct problem *problem)
+int registry_site_change(struct store *store, const char *name, registry_site_edit edit, void *ctx,
+	struct site *site, struct problem *problem)
 {
 	struct site *sites = NULL;
 	size_t n = 0;
 	if (begin(store, problem) != 0)
 		return -1;
+	if (registry_find_site(store, name, site, problem) != 0 || edit(ctx, site, problem) != 0)
+		goto out;
 	if (store_site_list(store, &sites, &n) != 0) {
 		database_failed(store, problem);
 		goto out;
@@ -301,22 +304,26 @@ out:
 	return finish(store, dry_run, problem);
 }
 
-int registry_server_change(
-	struct store *store, const struct server *server, struct problem *problem)
+int registry_server_change(struct store *store, const char *name, registry_server_edit edit,
+	void *ctx, struct server *server, struct problem *problem)
 {
 	struct server *servers = NULL;
 	size_t n = 0;
 	if (begin(store, problem) != 0)
 		return -1;
+	if (registry_find_server(store, name, server, problem) != 0 ||
+		edit(ctx, server, problem) != 0)
+		goto out;
 	if (store_server_list(store, &servers, &n) != 0)
 		database_failed(store, problem);
 	for (size_t i = 0; i < n; i++) {
 		if (servers[i].id != server->id)
 			check_server_against(server, &servers[i], problem);
 	}
-	free(servers);
 	if (problem->status == 0 && store_server_update(store, server) != 0)
 		database_failed(store, problem);
+out:
+	free(servers);
 	return finish(store, false, problem);
 }
 

@@ -16,13 +16,22 @@
 int registry_site_create(
 	struct store *store, struct site *site, bool dry_run, struct problem *problem);
 /* `site` as it should be, with the id of the present one. */
-int registry_site_change(struct store *store, const struct site *site, struct problem *problem);
+/*
+ * Makes the object of this name what `edit` makes of it, in one transaction: nobody else's change
+ * is lost. `edit` must not block; it returns 0, or -1 with `problem`. The outcome is also written
+ * to `*changed`.
+ */
+typedef int (*registry_site_edit)(void *ctx, struct site *site, struct problem *problem);
+int registry_site_change(struct store *store, const char *name, registry_site_edit edit, void *ctx,
+	struct site *changed, struct problem *problem);
 int registry_site_delete(struct store *store, const char *name, struct problem *problem);
 
 int registry_server_create(
 	struct store *store, struct server *server, bool dry_run, struct problem *problem);
-int registry_server_change(
-	struct store *store, const struct server *server, struct problem *problem);
+/* As registry_site_change(). */
+typedef int (*registry_server_edit)(void *ctx, struct server *server, struct problem *problem);
+int registry_server_change(struct store *store, const char *name, registry_server_edit edit,
+	void *ctx, struct server *changed, struct problem *problem);
 int registry_server_delete(struct store *store, const char *name, struct problem *problem);
 
 /* Takes it out of service (no VM is placed there any more) and stores the operation. */

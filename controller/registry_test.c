@@ -5,6 +5,7 @@
 #include "controller/registry.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -19,6 +20,7 @@
 struct fixture {
 	char dir[64], path[96];
 	struct store *store;
+	pthread_t other; /* changes something as well */
 };
 
 static struct ep_prefix addr(const char *text)
@@ -405,6 +407,57 @@ static void test_unknown_use_of_servers_is_no_free_memory(void **state)
 	assert_int_equal(store_cvm_get(f->store, "a", &cvm), ENOENT);
 }
 
+static int set_labels(void *ctx, struct site *site, struct problem *problem)
+{
+	(void)problem;
+	site->labels = *(const struct range *)ctx;
+	return 0;
+}
+
+static int set_vlans(void *ctx, struct site *site, struct problem *problem)
+{
+	(void)problem;
+	site->vlans = *(const struct range *)ctx;
+	return 0;
+}
+
+static void *change_vlans(void *ctx)
+{
+	struct fixture *f = ctx;
+	struct problem problem = {0};
+	struct range vlans = {100, 3000};
+	struct site site;
+	registry_site_change(f->store, "a", set_vlans, &vlans, &site, &problem);
+	return NULL;
+}
+
+/* Somebody else comes when this change has read the site and not written it yet: it has to wait. */
+static int set_labels_interrupted(void *ctx, struct site *site, struct problem *problem)
+{
+	struct fixture *f = ctx;
+	struct range labels = {1000, 5000};
+	struct timespec until;
+	assert_int_equal(pthread_create(&f->other, NULL, change_vlans, f), 0);
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec++;
+	assert_int_equal(pthread_timedjoin_np(f->other, NULL, &until), ETIMEDOUT);
+	return set_labels(&labels, site, problem);
+}
+
+static void test_no_change_is_lost(void **state)
+{
+	struct fixture *f = *state;
+	struct problem problem = {0};
+	struct site site;
+	populate(f);
+	assert_int_equal(
+		registry_site_change(f->store, "a", set_labels_interrupted, f, &site, &problem), 0);
+	assert_int_equal(pthread_join(f->other, NULL), 0);
+	assert_int_equal(store_site_get(f->store, "a", &site), 0);
+	assert_int_equal(site.labels.last, 5000);
+	assert_int_equal(site.vlans.last, 3000);
+}
+
 static void test_what_is_used_stays(void **state)
 {
 	struct fixture *f = *state;
@@ -424,9 +477,10 @@ static void test_what_is_used_stays(void **state)
 	expect(&problem, registry_cvm_delete(f->store, "a", &op, &problem), 409, NULL);
 	problem = (struct problem){0};
 	struct site site;
-	assert_int_equal(store_site_get(f->store, "a", &site), 0);
-	site.labels = (struct range){2000, 2001};
-	expect(&problem, registry_site_change(f->store, &site, &problem), 422, "/labels");
+	struct range elsewhere = {2000, 2001};
+	expect(&problem,
+		registry_site_change(f->store, "a", set_labels, &elsewhere, &site, &problem), 422,
+		"/labels");
 	problem = (struct problem){0};
 	expect(&problem, registry_customer_delete(f->store, "nobody", &problem), 404, NULL);
 	problem = (struct problem){0};
@@ -598,6 +652,7 @@ int main(void)
 		TEST(test_vlans_run_out),
 		TEST(test_unreachable_servers_are_not_chosen),
 		TEST(test_unknown_use_of_servers_is_no_free_memory),
+		TEST(test_no_change_is_lost),
 		TEST(test_what_is_used_stays),
 		TEST(test_one_operation_at_a_time),
 		TEST(test_change_touches_only_what_may_change),
