@@ -205,6 +205,24 @@ class Net:
                 found[(rd, prefix)] = paths
         return found
 
+    def way(self, source, sink):
+        """IPv4 prefixes on the way from one PVM's CE to another's, station by station:
+        [(station, {prefix, …})]"""
+        def at_ce(pvm, *filters):
+            out = self.lab.run(None, ["birdc", "-s", pvm.ce.control, "show", "route", "table",
+                                      "master4", *filters], check=False)
+            return {line.split()[0] for line in out.splitlines() if line[:1].isdigit()}
+
+        a, b = (next(s.cvm for s in self.sites.values() if p.name in s.pvms)
+                for p in (source, sink))
+        vpn = [(a.name, a.routes("vpnv4")), ("reflector", self.rr_table()),
+               (b.name, b.routes("vpnv4"))]
+        return [(f"CE of {source.name}", at_ce(source, "export", "pe4")),
+                (source.name, set(source.daemon.routes("ipv4"))),
+                *((name, {prefix for _rd, prefix in table}) for name, table in vpn),
+                (sink.name, set(sink.daemon.routes("ipv4"))),
+                (f"CE of {sink.name}", at_ce(sink, "protocol", "pe4"))]
+
     def rr_path(self, rd, prefix, family="ipv4"):
         """Details of the one path to a prefix in the core."""
         data = json.loads(self.rr.vtysh(f"show bgp {family} vpn {prefix} json"))
