@@ -473,6 +473,15 @@ static void add_vm(cJSON *json, struct fleet_vm_view *view, const char *uuid)
 	cJSON_AddItemToObject(json, "bgp", bgp != NULL ? bgp : cJSON_CreateArray());
 }
 
+static void add_move(cJSON *json, const struct second_copy *move)
+{
+	if (move->state == MOVE_NONE)
+		return;
+	cJSON *object = cJSON_AddObjectToObject(json, "move");
+	cJSON_AddStringToObject(object, "state", model_move_state_name(move->state));
+	cJSON_AddStringToObject(object, "other_server", move->server);
+}
+
 static cJSON *pvm_json(struct api_request *request, const struct port *port)
 {
 	struct fleet_vm_view view;
@@ -481,11 +490,7 @@ static cJSON *pvm_json(struct api_request *request, const struct port *port)
 	cJSON_AddStringToObject(json, "name", port->name);
 	cJSON_AddStringToObject(json, "port", port->name);
 	cJSON_AddStringToObject(json, "server", port->server);
-	if (port->move_state != MOVE_NONE) {
-		cJSON *move = cJSON_AddObjectToObject(json, "move");
-		cJSON_AddStringToObject(move, "state", model_move_state_name(port->move_state));
-		cJSON_AddStringToObject(move, "other_server", port->move_server);
-	}
+	add_move(json, &port->move);
 	cJSON_AddStringToObject(json, "state", vm_state(port->state, &view));
 	add_vm(json, &view, port->uuid);
 	cJSON *rib = cJSON_DetachItemFromObjectCaseSensitive(view.daemon, "rib");
@@ -676,15 +681,15 @@ static void cvm_signal(struct api_request *request)
 	send_signal(request, "cvm");
 }
 
-static void pvm_migrate(struct api_request *request)
+/* The body {"server": NAME}, which may be absent; "" if it is. NULL: a problem is set. */
+static const char *read_destination(struct api_request *request)
 {
-	struct operation op;
 	const char *server = "";
 	const cJSON *item;
 	if (request->body != NULL && !cJSON_IsObject(request->body)) {
 		problem_set(&request->problem, 422, "invalid-field",
 			"the body must be an object like {\"server\": \"a-right\"}");
-		return;
+		return NULL;
 	}
 	cJSON_ArrayForEach (item, request->body) {
 		char field[64];
@@ -699,8 +704,24 @@ static void pvm_migrate(struct api_request *request)
 		else
 			server = item->valuestring;
 	}
-	if (request->problem.status == 0 && engine_port_migrate(request->api->engine, request->name,
-						    server, &op, &request->problem) == 0)
+	return request->problem.status == 0 ? server : NULL;
+}
+
+static void pvm_migrate(struct api_request *request)
+{
+	struct operation op;
+	const char *server = read_destination(request);
+	if (server != NULL && engine_port_migrate(request->api->engine, request->name, server, &op,
+				      &request->problem) == 0)
+		accepted(request, &op);
+}
+
+static void cvm_migrate(struct api_request *request)
+{
+	struct operation op;
+	const char *server = read_destination(request);
+	if (server != NULL && engine_cvm_migrate(request->api->engine, request->name, server, &op,
+				      &request->problem) == 0)
 		accepted(request, &op);
 }
 
@@ -711,6 +732,7 @@ static cJSON *cvm_json(struct api_request *request, const struct cvm *cvm)
 	struct fleet_vm_view view;
 	fleet_vm_view(request->api->fleet, cvm->uuid, &view);
 	cJSON *json = model_cvm_json(cvm);
+	add_move(json, &cvm->move);
 	cJSON_AddStringToObject(json, "state", vm_state(cvm->state, &view));
 	add_vm(json, &view, cvm->uuid);
 	fleet_vm_view_free(&view);
@@ -1029,8 +1051,7 @@ const struct api_route api_routes[] = {
 	{"PATCH", "/v1/servers/{name}", server_change, "Change a server", "Patch", 200, "Server",
 		NULL},
 	{"POST", "/v1/servers/{name}/drain", server_drain,
-		"Take a server out of service and move its PVMs away", NULL, 202, "Operation",
-		NULL},
+		"Take a server out of service and move its VMs away", NULL, 202, "Operation", NULL},
 	{"POST", "/v1/servers/{name}/undrain", server_undrain, "Put a server into service again",
 		NULL, 200, "Server", NULL},
 	{"DELETE", "/v1/servers/{name}", server_delete, "Delete a server without VMs", NULL, 200,
@@ -1082,6 +1103,9 @@ const struct api_route api_routes[] = {
 		table_parameters},
 	{"GET", "/v1/cvms/{name}/processes", cvm_processes, "Processes of a CVM", NULL, 200, NULL,
 		NULL},
+	{"POST", "/v1/cvms/{name}/migrate", cvm_migrate,
+		"Move a CVM to another server of its site while it speaks", "?Migrate", 202,
+		"Operation", NULL},
 	{"POST", "/v1/cvms/{name}/signal", cvm_signal, "Send a signal to a process of a CVM",
 		"Signal", 200, NULL, NULL},
 

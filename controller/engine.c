@@ -39,7 +39,7 @@ struct run {
 	struct operation op;
 	struct operation_step *step; /* the one being done or undone */
 	const char *name;            /* of the object, without its kind */
-	struct port *tried;          /* a drain's ports whose moves were begun */
+	char (*tried)[48];           /* a drain's VMs whose moves were begun */
 	size_t n_tried;
 };
 
@@ -315,75 +315,97 @@ static int move_undo(struct run *run, struct problem *problem)
 
 /* What is known of the moves of a drain. */
 struct drain_count {
-	size_t there, moving; /* PVMs on the server, and those of them that are being moved */
+	size_t there, moving; /* VMs on the server, and those of them that are being moved */
 	char reason[400];     /* why one can't be moved; "": none such */
 };
 
-static void note_reason(struct drain_count *count, const char *port, const char *reason)
+static void note_reason(struct drain_count *count, const char *object, const char *reason)
 {
 	if (count->reason[0] == '\0')
-		snprintf(count->reason, sizeof(count->reason), "port %s: %.350s", port, reason);
+		snprintf(count->reason, sizeof(count->reason), "%s: %.350s", object, reason);
 }
 
-/* Begins the move of a port unless something works on it. `tried`: its move failed before. */
-static void drain_port(struct run *run, const struct port *port, struct drain_count *count)
+/* Has this drain tried to move it? It has from now on. */
+static bool was_tried(struct run *run, const char *object)
+{
+	for (size_t i = 0; i < run->n_tried; i++) {
+		if (strcmp(run->tried[i], object) == 0)
+			return true;
+	}
+	char(*more)[48] = realloc(run->tried, (run->n_tried + 1) * sizeof(*more));
+	if (more == NULL)
+		return false;
+	run->tried = more;
+	snprintf(run->tried[run->n_tried++], sizeof(*more), "%s", object);
+	return false;
+}
+
+/* Begins the move of a VM unless something works on it. */
+static void drain_vm(struct run *run, const char *kind, const char *name, struct drain_count *count)
 {
 	struct operation op;
 	struct problem problem = {0};
-	struct port *tried;
 	int64_t id;
 	char object[48];
-	snprintf(object, sizeof(object), "port/%s", port->name);
+	bool is_cvm = strcmp(kind, "cvm") == 0;
+	snprintf(object, sizeof(object), "%s/%.30s", kind, name);
 	count->there++;
 	if (store_operation_of(run->engine->store, object, &id) == 0) {
 		count->moving++;
 		return;
 	}
-	tried = NULL;
-	for (size_t i = 0; i < run->n_tried; i++)
-		tried = strcmp(run->tried[i].name, port->name) == 0 ? &run->tried[i] : tried;
-	if (tried != NULL) {
-		note_reason(count, port->name, "its move failed; see its newest operation");
-		return;
-	}
-	struct port *more = realloc(run->tried, (run->n_tried + 1) * sizeof(*more));
-	if (more == NULL)
-		return;
-	run->tried = more;
-	run->tried[run->n_tried++] = *port;
-	if (engine_port_migrate(run->engine, port->name, "", &op, &problem) == 0)
+	if (was_tried(run, object))
+		note_reason(count, object, "its move failed; see its newest operation");
+	else if ((is_cvm ? engine_cvm_migrate : engine_port_migrate)(
+			 run->engine, name, "", &op, &problem) == 0)
 		count->moving++;
 	else
-		note_reason(count, port->name, problem.detail);
+		note_reason(count, object, problem.detail);
 }
 
-static int drain_pvms(struct run *run, struct problem *problem)
+/* Looks at all VMs once, and begins what can be begun. */
+static int drain_once(struct run *run, int64_t server_id, struct drain_count *count)
+{
+	struct port *ports = NULL;
+	struct cvm *cvms = NULL;
+	size_t n_ports = 0, n_cvms = 0;
+	int err = store_port_list(run->engine->store, &ports, &n_ports);
+	if (err == 0)
+		err = store_cvm_list(run->engine->store, &cvms, &n_cvms);
+	/* What has an old copy here is just being moved away. */
+	for (size_t i = 0; i < n_ports && err == 0; i++) {
+		if (ports[i].server_id == server_id)
+			drain_vm(run, "port", ports[i].name, count);
+		count->moving += ports[i].move.server_id == server_id;
+	}
+	for (size_t i = 0; i < n_cvms && err == 0; i++) {
+		if (cvms[i].server_id == server_id)
+			drain_vm(run, "cvm", cvms[i].site, count);
+		count->moving += cvms[i].move.server_id == server_id;
+	}
+	free(ports);
+	free(cvms);
+	return err;
+}
+
+static int drain_vms(struct run *run, struct problem *problem)
 {
 	struct server server;
 	for (;;) {
 		struct drain_count count = {0};
-		struct port *ports = NULL;
-		size_t n = 0;
 		if (registry_find_server(run->engine->store, run->name, &server, problem) != 0)
 			return -1;
-		if (store_port_list(run->engine->store, &ports, &n) != 0)
+		if (drain_once(run, server.id, &count) != 0)
 			return database_failed(problem);
-		for (size_t i = 0; i < n; i++) {
-			if (ports[i].server_id == server.id)
-				drain_port(run, &ports[i], &count);
-			else if (ports[i].move_server_id == server.id)
-				count.moving++; /* its old copy is just being ended */
-		}
-		free(ports);
 		snprintf(run->step->detail, sizeof(run->step->detail), "%zu to move", count.there);
 		save(run);
 		if (count.moving == 0 && count.there == 0)
 			return 0;
 		if (count.moving == 0)
 			return problem_set(problem, 409, "not-drained",
-				"%zu PVMs stay on server %s. %s. The server takes no new ones; "
-				"drain it again when that is mended, or \"edgeplex server "
-				"undrain %s\"",
+				"%zu VMs stay on server %s. %s. The server takes no new ones; "
+				"drain it "
+				"again when that is mended, or \"edgeplex server undrain %s\"",
 				count.there, run->name, count.reason, run->name);
 		if (!fleet_pause(run->engine->fleet, POLL_MS))
 			return problem_set(
@@ -500,7 +522,7 @@ static const struct step_kind port_delete_steps[] = {
 	{0},
 };
 
-static const struct step_kind port_migrate_steps[] = {
+static const struct step_kind vm_migrate_steps[] = {
 	{"place", step_done, move_undo, false},
 	{"start-copy", move_prepare, NULL, false},
 	{"copy-memory", move_copy, NULL, false},
@@ -530,7 +552,7 @@ static const struct step_kind cvm_delete_steps[] = {
 
 static const struct step_kind server_drain_steps[] = {
 	{"take-out-of-service", step_done, NULL, true},
-	{"move-pvms", drain_pvms, NULL, true},
+	{"move-vms", drain_vms, NULL, true},
 	{0},
 };
 
@@ -541,7 +563,8 @@ static const struct {
 	{"create", "port/", port_create_steps},
 	{"change", "port/", port_change_steps},
 	{"delete", "port/", port_delete_steps},
-	{"migrate", "port/", port_migrate_steps},
+	{"migrate", "port/", vm_migrate_steps},
+	{"migrate", "cvm/", vm_migrate_steps},
 	{"create", "cvm/", cvm_create_steps},
 	{"delete", "cvm/", cvm_delete_steps},
 	{"drain", "server/", server_drain_steps},
@@ -874,6 +897,17 @@ int engine_port_migrate(struct engine *engine, const char *name, const char *ser
 	new_operation(op, "migrate", "port", name, 0);
 	if (registry_port_move(
 		    engine->store, name, server, op, server_reachable, engine->fleet, problem) != 0)
+		return -1;
+	enqueue(engine, op->id, false);
+	return 0;
+}
+
+int engine_cvm_migrate(struct engine *engine, const char *site, const char *server,
+	struct operation *op, struct problem *problem)
+{
+	new_operation(op, "migrate", "cvm", site, 0);
+	if (registry_cvm_move(
+		    engine->store, site, server, op, server_reachable, engine->fleet, problem) != 0)
 		return -1;
 	enqueue(engine, op->id, false);
 	return 0;

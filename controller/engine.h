@@ -41,7 +41,9 @@ int engine_port_delete(
 /* Moves the port's PVM to the server `server`, or, if "", to the one that placement chooses. */
 int engine_port_migrate(struct engine *engine, const char *name, const char *server,
 	struct operation *op, struct problem *problem);
-/* Takes a server out of service and moves its PVMs away, several at once. */
+int engine_cvm_migrate(struct engine *engine, const char *site, const char *server,
+	struct operation *op, struct problem *problem);
+/* Takes a server out of service and moves its VMs away, several at once. */
 int engine_server_drain(
 	struct engine *engine, const char *name, struct operation *op, struct problem *problem);
 int engine_cvm_create(struct engine *engine, const char *site, uint32_t wait_s,

@@ -402,6 +402,11 @@ static void add_pvm_labels(struct builder *b, const struct fabric_site *site,
 		"vlan_tci=0,dl_dst=%s,mpls,mpls_label=%u,mpls_bos=1", texts->pe_mac, port->label);
 }
 
+static const char *cvm_speaks_from(const struct fabric_site *site)
+{
+	return site->cvm.out_trunk[0] ? site->cvm.out_trunk : site->cvm.trunk;
+}
+
 /* The PVM's iBGP session with the CVM, and what it takes to find and to ping each other. */
 static void add_pvm_inside(struct builder *b, const struct fabric_site *site,
 	const struct texts *texts, const struct fabric_port *port)
@@ -427,7 +432,7 @@ static void add_pvm_inside(struct builder *b, const struct fabric_site *site,
 	} ways[2];
 
 	ep_addr_format(&port->inside_address, own);
-	back.in_port = site->cvm.trunk;
+	back.in_port = cvm_speaks_from(site);
 	back.outputs = &to_pvm;
 	ways[0] = (typeof(ways[0])){out, port->core_vlan, texts->pe_mac, own, texts->cvm_inside};
 	ways[1] = (typeof(ways[0])){
@@ -497,7 +502,7 @@ static void add_cvm_core(
 		.cookie = fabric_cookie(FABRIC_OWNER_SITE, site->id),
 		.table = TABLE_INGRESS,
 		.priority = PRIORITY_ALLOW,
-		.in_port = site->cvm.trunk,
+		.in_port = cvm_speaks_from(site),
 		.untag = true,
 		.outputs = &to_core,
 		.n_outputs = 1,
@@ -667,6 +672,7 @@ static int check_site_alone(const struct fabric_site *site, struct why *why)
 	if (!site->cvm.present)
 		return 0;
 	if ((error = check_port_name(site->cvm.trunk, "trunk of the CVM", why)) ||
+		(error = check_port_name(cvm_speaks_from(site), "second trunk of the CVM", why)) ||
 		(error = check_vlan(site->cvm.core_vlan, "VLAN of the CVM's core NIC", why)) ||
 		(error = check_vlan(site->cvm.inside_vlan, "VLAN of the CVM's inside NIC", why)) ||
 		(error = check_mac(&site->cvm.inside_mac, "inside MAC of the CVM", why)))
@@ -765,7 +771,7 @@ static int check_claims(struct claims *claims, struct why *why)
 	return 0;
 }
 
-#define CLAIMS_OF_SITE 8
+#define CLAIMS_OF_SITE 11
 #define CLAIMS_OF_PORT 11
 
 static int check_together(const struct fabric_site *site, struct why *why)
@@ -787,6 +793,12 @@ static int check_together(const struct fabric_site *site, struct why *why)
 		claim(&claims, trunk, "switch port %s", cvm->trunk);
 		claim(&claims, NULL, "VLAN %u on trunk %s", cvm->core_vlan, cvm->trunk);
 		claim(&claims, NULL, "VLAN %u on trunk %s", cvm->inside_vlan, cvm->trunk);
+		if (strcmp(cvm_speaks_from(site), cvm->trunk) != 0) {
+			claim(&claims, trunk, "switch port %s", cvm->out_trunk);
+			claim(&claims, NULL, "VLAN %u on trunk %s", cvm->core_vlan, cvm->out_trunk);
+			claim(&claims, NULL, "VLAN %u on trunk %s", cvm->inside_vlan,
+				cvm->out_trunk);
+		}
 		claim(&claims, NULL, "MAC %s", ep_mac_format(&cvm->inside_mac, text));
 		claim(&claims, NULL, "inside address %s",
 			ep_addr_format(&cvm->inside_address, text));

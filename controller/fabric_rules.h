@@ -21,6 +21,8 @@
 struct fabric_cvm {
 	bool present; /* false: no CVM placed yet, and the other members are not read */
 	char trunk[FABRIC_PORT_LEN];
+	/* Where it speaks from while it moves, its frames waiting at `trunk`; "": there, too. */
+	char out_trunk[FABRIC_PORT_LEN];
 	uint16_t core_vlan, inside_vlan;
 	struct ep_mac inside_mac;
 	struct ep_prefix inside_address; /* full length */

@@ -552,6 +552,82 @@ static void test_trunks_during_a_move(void **state)
 	}
 }
 
+static bool of_cvm(uint16_t vlan)
+{
+	return vlan == 100 || vlan == 101;
+}
+
+static bool from_cvm(const struct fabric_rule *rule)
+{
+	return strncmp(rule->match, "dl_vlan=100,", 12) == 0 ||
+	       strncmp(rule->match, "dl_vlan=101,", 12) == 0;
+}
+
+/* Where the CVM hears and where it speaks, each "S", "D", or "SD" should the rules disagree. */
+static void cvm_places(const char *trunk, const char *out_trunk, char in[3], char out[3])
+{
+	struct fabric_rules *rules;
+	bool heard[2] = {false}, said[2] = {false};
+	struct sample s;
+
+	sample_init(&s);
+	snprintf(s.site.cvm.trunk, sizeof(s.site.cvm.trunk), "%s", trunk);
+	snprintf(s.site.cvm.out_trunk, sizeof(s.site.cvm.out_trunk), "%s", out_trunk);
+	assert_int_equal(fabric_rules_compute(&s.site, &rules, NULL), 0);
+	for (size_t r = 0; r < rules->n; r++) {
+		const struct fabric_rule *rule = &rules->rules[r];
+
+		if (from_cvm(rule))
+			said[strcmp(rule->in_port, "trunk") != 0] = true;
+		for (size_t i = 0; i < rule->n_outputs; i++) {
+			if (of_cvm(rule->outputs[i].vlan))
+				heard[strcmp(rule->outputs[i].port, "trunk") != 0] = true;
+		}
+	}
+	snprintf(in, 3, "%s%s", heard[0] ? "S" : "", heard[1] ? "D" : "");
+	snprintf(out, 3, "%s%s", said[0] ? "S" : "", said[1] ? "D" : "");
+	fabric_rules_free(rules);
+}
+
+static void test_a_cvm_moves(void **state)
+{
+	static const struct {
+		const char *trunk, *out_trunk, *in, *out;
+	} cases[] = {
+		{"trunk", "", "S", "S"},
+		{"trunk", "trunk", "S", "S"},
+		{"trunk2", "trunk", "D", "S"},
+		{"trunk2", "", "D", "D"},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		char in[3], out[3];
+
+		cvm_places(cases[i].trunk, cases[i].out_trunk, in, out);
+		assert_string_equal(in, cases[i].in);
+		assert_string_equal(out, cases[i].out);
+	}
+}
+
+/* Nobody else may use the place that it leaves, as long as it speaks from there. */
+static void test_a_moving_cvm_keeps_both_places(void **state)
+{
+	struct fabric_rules *rules;
+	struct sample s;
+	struct why why;
+
+	(void)state;
+	sample_init(&s);
+	snprintf(s.site.cvm.trunk, sizeof(s.site.cvm.trunk), "trunk2");
+	s.ports[0].core_vlan = 100;
+	assert_int_equal(fabric_rules_compute(&s.site, &rules, &why), 0);
+	fabric_rules_free(rules);
+	snprintf(s.site.cvm.out_trunk, sizeof(s.site.cvm.out_trunk), "trunk");
+	assert_int_equal(fabric_rules_compute(&s.site, &rules, &why), EINVAL);
+	assert_non_null(strstr(why.text, "VLAN 100 on trunk trunk"));
+}
+
 static void test_gateway_answers_during_a_move(void **state)
 {
 	static const char *const expected[] = {[FABRIC_AT_SOURCE] = "S",
@@ -951,6 +1027,8 @@ int main(void)
 		cmocka_unit_test(test_who_says_what),
 		cmocka_unit_test(test_control_apart),
 		cmocka_unit_test(test_trunks_during_a_move),
+		cmocka_unit_test(test_a_cvm_moves),
+		cmocka_unit_test(test_a_moving_cvm_keeps_both_places),
 		cmocka_unit_test(test_gateway_answers_during_a_move),
 		cmocka_unit_test(test_matches_are_unique_during_a_move),
 		cmocka_unit_test(test_difference_of_phases),

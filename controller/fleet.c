@@ -569,10 +569,12 @@ static bool belongs_there(struct fleet *fleet, const struct fleet_server *server
 		     store_cvm_list(fleet->store, &cvms, &n_cvms) != 0;
 	for (size_t i = 0; i < n_ports; i++)
 		found |= (ports[i].server_id == server->id ||
-				 ports[i].move_server_id == server->id) &&
+				 ports[i].move.server_id == server->id) &&
 			 strcmp(ports[i].uuid, uuid) == 0;
 	for (size_t i = 0; i < n_cvms; i++)
-		found |= cvms[i].server_id == server->id && strcmp(cvms[i].uuid, uuid) == 0;
+		found |=
+			(cvms[i].server_id == server->id || cvms[i].move.server_id == server->id) &&
+			strcmp(cvms[i].uuid, uuid) == 0;
 	free(ports);
 	free(cvms);
 	return found;
@@ -643,6 +645,7 @@ int fleet_target_load(struct fleet *fleet, const char *object, struct target *ta
 		target->uuid = target->cvm.uuid;
 		target->server_id = target->cvm.server_id;
 		target->started = target->cvm.started;
+		target->move = target->cvm.move;
 		return err != 0 ? err
 				: store_site_get(fleet->store, target->cvm.site, &target->site);
 	}
@@ -654,6 +657,7 @@ int fleet_target_load(struct fleet *fleet, const char *object, struct target *ta
 	target->uuid = target->port.uuid;
 	target->server_id = target->port.server_id;
 	target->started = target->port.started;
+	target->move = target->port.move;
 	return err;
 }
 
@@ -1059,7 +1063,7 @@ int fleet_vm_stop(struct fleet *fleet, const char *object, struct problem *probl
 			"server %s can't end the VM of %s: %s; check its libvirtd, then delete "
 			"again",
 			vm->server->name, object, why.text);
-	else if (!target.is_cvm && target.port.move_state != MOVE_NONE)
+	else if (target.move.state != MOVE_NONE)
 		err = fleet_move_end(fleet, object, problem);
 	if (err == 0)
 		vm_forget(fleet, vm);
@@ -1136,7 +1140,7 @@ static void keep_single(struct fleet *fleet, struct fleet_vm *vm, const struct t
 {
 	struct problem problem = {0};
 	int64_t id;
-	if (!target->is_cvm && target->port.move_state == MOVE_LEAVING &&
+	if (target->move.state == MOVE_LEAVING &&
 		store_operation_of(fleet->store, vm->object, &id) == ENOENT)
 		fleet_move_end(fleet, vm->object, &problem);
 }
@@ -1151,7 +1155,7 @@ static void keep_vm(struct fleet *fleet, struct fleet_vm *vm)
 	/* Which copy of a VM is to run, in the middle of a move, is for its operation to say. */
 	if (fleet_target_load(fleet, vm->object, &target) == 0 && target.started &&
 		strcmp(target.uuid, vm->uuid) == 0 && target.server_id == vm->server->id &&
-		(target.is_cvm || target.port.move_state != MOVE_SWITCHING)) {
+		target.move.state != MOVE_SWITCHING) {
 		if (keep_running(fleet, vm, &target)) {
 			fleet_look(fleet, vm, missing, sizeof(missing));
 			keep_configured(fleet, vm, &target);

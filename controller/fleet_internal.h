@@ -92,7 +92,8 @@ struct fleet_move {
 	struct fleet_move *next; /* under fleet->lock */
 	struct fleet *fleet;
 	char object[48], uuid[MODEL_UUID_SIZE];
-	int64_t port_id;
+	bool is_cvm;
+	int64_t port_id;         /* if !is_cvm */
 	struct fleet_site *site; /* references */
 	struct fleet_server *from, *to;
 	enum fabric_phase phase; /* written by fleet_phase_set(); under fleet->lock */
@@ -105,7 +106,8 @@ struct fleet_move {
 	int64_t begun_ms;
 	/* Of hostd's last word on the source. */
 	double bytes, passes, paused_us, stopped_pages;
-	double fence_us; /* what it took to move the control plane at the switch */
+	int64_t stopped_at_us; /* monotonic */
+	double fence_us;       /* what it took to move the control plane at the switch */
 	char reason[256];
 };
 
@@ -146,6 +148,7 @@ struct target {
 	const char *uuid;
 	int64_t server_id;
 	bool started;
+	struct second_copy move;
 };
 
 /* ---- fleet.c ------------------------------------------------------------------------------ */

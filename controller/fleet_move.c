@@ -26,8 +26,9 @@
 #define COPY_POLL_MS 100
 #define COPY_STALLED_MS 60000 /* without progress */
 #define PROBE_MS 1000
-#define FORWARDS_MS 15000 /* until the destination has to show that it forwards */
-#define SETTLE_MS 300     /* frames that the source has taken in have left it by then */
+#define FORWARDS_MS 15000  /* until the destination has to show that it forwards */
+#define FLOW_CACHE_US 4000 /* until the switch follows its rules, a generous guess */
+#define SETTLE_MS 300      /* frames that the source has taken in have left it by then */
 #define SWITCH_BACK_MS 60000
 
 static int64_t now_us(void)
@@ -212,13 +213,14 @@ static struct fleet_move *move_new(struct fleet *fleet, const char *object,
 	fleet_cond_init(&move->news);
 	snprintf(move->object, sizeof(move->object), "%s", object);
 	snprintf(move->uuid, sizeof(move->uuid), "%s", target->uuid);
+	move->is_cvm = target->is_cvm;
 	move->port_id = target->port.id;
 	move->begun_ms = fleet_now_ms();
 	move->phase =
-		target->port.move_state == MOVE_SWITCHING ? FABRIC_CONTROL_MOVED : FABRIC_AT_SOURCE;
+		target->move.state == MOVE_SWITCHING ? FABRIC_CONTROL_MOVED : FABRIC_AT_SOURCE;
 	move->site = fleet_site_ref(fleet, target->site.id);
 	move->from = fleet_server_ref(fleet, target->server_id);
-	move->to = fleet_server_ref(fleet, target->port.move_server_id);
+	move->to = fleet_server_ref(fleet, target->move.server_id);
 	if (move->site == NULL || move->from == NULL || move->to == NULL)
 		problem_set(problem, 503, "server-unreachable",
 			"a server of %s isn't known: check the event list", object);
@@ -260,19 +262,44 @@ static struct fleet_move *move_get(
 	return move;
 }
 
+/* The row of a port or of a CVM, as far as a move changes it. */
+struct row {
+	bool is_cvm;
+	struct port port;
+	struct cvm cvm;
+	int64_t *server_id;
+	struct second_copy *move;
+};
+
+static int row_load(struct fleet *fleet, const char *object, struct row *row)
+{
+	const char *name = strchr(object, '/') + 1;
+	row->is_cvm = strncmp(object, "cvm/", 4) == 0;
+	row->server_id = row->is_cvm ? &row->cvm.server_id : &row->port.server_id;
+	row->move = row->is_cvm ? &row->cvm.move : &row->port.move;
+	return row->is_cvm ? store_cvm_get(fleet->store, name, &row->cvm)
+			   : store_port_get(fleet->store, name, &row->port);
+}
+
+static int row_save(struct fleet *fleet, const struct row *row)
+{
+	return row->is_cvm ? store_cvm_update(fleet->store, &row->cvm)
+			   : store_port_update(fleet->store, &row->port);
+}
+
 /* Stores how far the move is. Errno. */
 static int store_state(struct fleet *fleet, const char *object, enum move_state state)
 {
-	struct port port;
+	struct row row;
 	int err = store_begin(fleet->store);
 	if (err != 0)
 		return err;
-	err = store_port_get(fleet->store, strchr(object, '/') + 1, &port);
+	err = row_load(fleet, object, &row);
 	if (err == 0) {
-		port.move_state = state;
+		row.move->state = state;
 		if (state == MOVE_NONE)
-			port.move_server_id = 0;
-		err = store_port_update(fleet->store, &port);
+			row.move->server_id = 0;
+		err = row_save(fleet, &row);
 	}
 	if (err == 0)
 		return store_commit(fleet->store);
@@ -304,7 +331,7 @@ static int start_destination(struct fleet *fleet, struct fleet_move *move,
 	int err = hv_wait_connected(move->to->hv, FLEET_SERVER_CONNECT_MS, &why);
 	/* The site's setting may have been changed since the source was started. */
 	if (hv_vm_get(move->from->hv, move->uuid, &source, NULL) == 0 && source.memory_kib != 0)
-		same.site.pvm_memory_kib = source.memory_kib;
+		same.site.pvm_memory_kib = same.site.cvm_memory_kib = source.memory_kib;
 	if (err == 0)
 		err = hv_vm_destroy(move->to->hv, move->uuid, &why);
 	if (err == 0)
@@ -454,13 +481,18 @@ static bool view_forwarder(struct guest *guest, struct forwarder_view *view)
 	return true;
 }
 
-/* Does the CVM answer the guest's kernel, so that a packet crossed the forwarder twice? */
+/*
+ * Does somebody near answer the guest's kernel? The CVM answers a PVM, whose packets then crossed
+ * its forwarder twice; the core's gateway answers a CVM.
+ */
 static bool probe(struct guest *guest, const struct target *target)
 {
 	struct jsonrpc_error err = {0};
 	char address[EP_PREFIX_STRLEN];
+	const struct ep_prefix *near =
+		target->is_cvm ? &target->site.core_gateway : &target->cvm.inside;
 	cJSON *params = cJSON_CreateObject();
-	cJSON_AddStringToObject(params, "address", ep_addr_format(&target->cvm.inside, address));
+	cJSON_AddStringToObject(params, "address", ep_addr_format(near, address));
 	cJSON_AddNumberToObject(params, "timeout_ms", PROBE_MS / 2);
 	int rc = guest_call(guest, "guest.probe", params, PROBE_MS, NULL, &err);
 	cJSON_Delete(params);
@@ -498,13 +530,28 @@ static bool shows_forwarding(
 	return false;
 }
 
-static bool await_forwarding(
+static bool shows_routing(
+	struct guest *guest, const struct target *target, bool answered_before, char why[160])
+{
+	struct jsonrpc_error err = {0};
+	if (guest_call(guest, "cvm.status", NULL, PROBE_MS, NULL, &err) != 0)
+		snprintf(why, 160, "its cvmd doesn't answer: %.100s", err.message);
+	else if (answered_before && !probe(guest, target))
+		snprintf(why, 160, "it gets no answer from the core's gateway");
+	else
+		return true;
+	return false;
+}
+
+/* Waits until the destination has shown that it does its work. False with `why`. */
+static bool await_work(
 	struct fleet_move *move, const struct target *target, bool answered_before, char why[160])
 {
 	int64_t until = fleet_now_ms() + FORWARDS_MS;
 	struct hv_vm vm;
 	do {
-		if (shows_forwarding(move->to_guest, target, answered_before, why))
+		if (target->is_cvm ? shows_routing(move->to_guest, target, answered_before, why)
+				   : shows_forwarding(move->to_guest, target, answered_before, why))
 			return true;
 		/* No need to wait for one that is gone. */
 		if (hv_vm_get(move->to->hv, move->uuid, &vm, NULL) == ENOENT) {
@@ -554,9 +601,27 @@ static bool await_stopped(struct fleet *fleet, struct fleet_move *move)
 }
 
 /*
- * Stops the source, moves the control plane to the destination, and lets the source go on; it may
- * do so before the destination has all of it. 0: the destination has, and may be activated. -1 with
- * `failure`.
+ * Ends the time in which the source stands still: fenced off its control plane it forwards on,
+ * maybe before the destination has all of it. A CVM's source has nothing more to do. 0, or -1: not
+ * begun.
+ */
+static int resume_fenced(struct fleet *fleet, struct fleet_move *move, const cJSON *uuid,
+	unsigned long *id, struct why *why, struct jsonrpc_error *err)
+{
+	int64_t begun = now_us();
+	if (fleet_phase_set(fleet, move, FABRIC_CONTROL_MOVED, why) != 0)
+		return -1;
+	move->fence_us = (double)(now_us() - begun);
+	if (move->is_cvm)
+		return -1;
+	/* The switch's answer runs ahead of its flow cache (docs/notes/fabric.md). */
+	nanosleep(&(struct timespec){.tv_nsec = FLOW_CACHE_US * 1000L}, NULL);
+	return hostd_client_begin(move->at_from_too, "move.resume_source", uuid, id, err);
+}
+
+/*
+ * Stops the source, moves the control plane to the destination, and lets the source go on. 0: the
+ * destination has all of it and may be activated. -1 with `failure`.
  */
 static int freeze_and_fence(
 	struct fleet *fleet, struct fleet_move *move, cJSON *uuid, char failure[256])
@@ -569,19 +634,18 @@ static int freeze_and_fence(
 	move->stopped = move->lost = false;
 	int rc = hostd_client_begin(move->at_from, "move.freeze", uuid, &freeze_id, &frozen);
 	if (rc == 0 && await_stopped(fleet, move)) {
-		int64_t begun = now_us();
-		int err = fleet_phase_set(fleet, move, FABRIC_CONTROL_MOVED, &why);
-		move->fence_us = (double)(now_us() - begun);
-		if (err == 0)
-			resuming = hostd_client_begin(move->at_from_too, "move.resume_source", uuid,
-				&resume_id, &resumed);
+		move->stopped_at_us = now_us();
+		resuming = resume_fenced(fleet, move, uuid, &resume_id, &why, &resumed);
 	}
 	if (rc == 0)
-		rc = hostd_client_finish(move->at_from, freeze_id, FREEZE_MS, NULL, &frozen);
-	if (resuming == 0)
+		rc = hostd_client_finish(move->at_from, freeze_id, FREEZE_MS, &status, &frozen);
+	if (resuming == 0) {
+		cJSON_Delete(status);
+		status = NULL;
 		resuming = hostd_client_finish(
 			move->at_from_too, resume_id, HOSTD_MS, &status, &resumed);
-	if (resuming == 0) {
+	}
+	if (status != NULL) {
 		note_figures(move, status);
 		log_times(move, status);
 	}
@@ -590,7 +654,7 @@ static int freeze_and_fence(
 		snprintf(failure, 256, "%.255s", frozen.message);
 	else if (why.text[0] != '\0')
 		snprintf(failure, 256, "%.255s", why.text);
-	else if (resuming != 0 && !source_is_gone(move))
+	else if (resuming != 0 && !move->is_cvm && !source_is_gone(move))
 		snprintf(failure, 256, "the source couldn't be resumed: %.200s", resumed.message);
 	else
 		return 0;
@@ -618,24 +682,24 @@ static bool insist_on_phase(struct fleet *fleet, struct fleet_move *move, enum f
 static int commit(struct fleet *fleet, struct fleet_move *move, struct fleet_vm *vm,
 	const char *remark, struct problem *problem)
 {
-	struct port port;
+	struct row row;
 	char detail[160];
 	double took_s = (double)(fleet_now_ms() - move->begun_ms) / 1000;
 	int err = store_begin(fleet->store);
 	if (err != 0)
 		return database_failed(problem);
-	err = store_port_get(fleet->store, strchr(move->object, '/') + 1, &port);
+	err = row_load(fleet, move->object, &row);
 	if (err == 0) {
-		port.move_state = MOVE_LEAVING;
-		port.move_server_id = move->from->id;
-		port.server_id = move->to->id;
-		err = store_port_update(fleet->store, &port);
+		row.move->state = MOVE_LEAVING;
+		row.move->server_id = move->from->id;
+		*row.server_id = move->to->id;
+		err = row_save(fleet, &row);
 	}
 	snprintf(detail, sizeof(detail),
 		"from %s; stood still %.1f ms; %.1f MB copied; %.1f s in all%s", move->from->name,
 		move->paused_us / 1000, move->bytes / 1e6, took_s, remark);
-	if (err == 0)
-		err = store_history_add(fleet->store, port.id, "moved", move->to->name, detail);
+	if (err == 0 && !row.is_cvm)
+		err = store_history_add(fleet->store, row.port.id, "moved", move->to->name, detail);
 	if (err != 0) {
 		store_rollback(fleet->store);
 		return database_failed(problem);
@@ -689,7 +753,7 @@ static void go_back(struct fleet *fleet, struct fleet_move *move, struct fleet_v
 	if (move->activated && !source_is_gone(move)) {
 		struct jsonrpc_error err = {0};
 		cJSON *params = cJSON_CreateObject();
-		cJSON_AddStringToObject(params, "process", "pvmd");
+		cJSON_AddStringToObject(params, "process", move->is_cvm ? "cvmd" : "pvmd");
 		cJSON_AddStringToObject(params, "signal", "KILL");
 		if (guest_call(vm->guest, "guest.signal", params, FLEET_GUEST_STATUS_MS, NULL,
 			    &err) != 0)
@@ -749,14 +813,16 @@ static int switch_over(struct fleet *fleet, struct fleet_move *move, struct flee
 			failure, 256, "the destination couldn't be activated: %.200s", err.message);
 		return -1;
 	}
+	if (move->is_cvm)
+		move->paused_us = (double)(now_us() - move->stopped_at_us);
 	fleet_phase_prepare(fleet, move, FABRIC_DATA_MOVED);
 	move->to_guest = guest_open(move->to->hv, move->uuid, NULL, NULL);
 	if (move->to_guest == NULL) {
 		snprintf(failure, 256, "no memory");
 		return -1;
 	}
-	if (!await_forwarding(move, target, answered_before, missing)) {
-		snprintf(failure, 256, "the destination didn't show that it forwards: %s", missing);
+	if (!await_work(move, target, answered_before, missing)) {
+		snprintf(failure, 256, "the destination didn't show that it works: %s", missing);
 		return -1;
 	}
 	/* A switch that is away gets the phase when it comes back, whoever is asked then. */
@@ -781,13 +847,13 @@ static int take_up(struct fleet *fleet, struct fleet_move *move, const struct ta
 	if (!move->activated)
 		return -1;
 	side_state(move, move->at_from, "source", at_from);
-	if (strcmp(at_from, "frozen") == 0)
+	if (strcmp(at_from, "frozen") == 0 && !move->is_cvm)
 		tell(move, move->at_from, "move.resume_source");
 	move->to_guest = guest_open(move->to->hv, move->uuid, NULL, NULL);
 	if (move->to_guest == NULL)
 		return -1;
-	if (!await_forwarding(move, target, false, missing)) {
-		snprintf(failure, 256, "the destination didn't show that it forwards: %s", missing);
+	if (!await_work(move, target, false, missing)) {
+		snprintf(failure, 256, "the destination didn't show that it works: %s", missing);
 		return -1;
 	}
 	/* A switch that is away gets the phase when it comes back, whoever is asked then. */
@@ -806,7 +872,7 @@ int fleet_move_switch(
 	struct fleet_move *move = move_get(fleet, object, &target, problem);
 	if (move == NULL)
 		return -1;
-	if (target.port.move_state == MOVE_LEAVING)
+	if (target.move.state == MOVE_LEAVING)
 		return 0; /* committed before a crash */
 	struct fleet_vm *vm = fleet_started_vm_ref(fleet, object, &target, problem);
 	if (vm == NULL)
@@ -814,7 +880,7 @@ int fleet_move_switch(
 	pthread_mutex_lock(&move->site->turn);
 	pthread_mutex_lock(&vm->life);
 	int rc;
-	if (target.port.move_state == MOVE_SWITCHING) {
+	if (target.move.state == MOVE_SWITCHING) {
 		rc = take_up(fleet, move, &target, failure);
 	} else if (store_state(fleet, object, MOVE_SWITCHING) != 0) {
 		rc = database_failed(problem);
@@ -870,9 +936,9 @@ int fleet_move_end(struct fleet *fleet, const char *object, struct problem *prob
 	struct why why = {""};
 	if (fleet_target_load(fleet, object, &target) != 0)
 		return fleet_gone(problem, object);
-	if (target.port.move_state == MOVE_NONE)
+	if (target.move.state == MOVE_NONE)
 		return 0;
-	struct fleet_server *server = fleet_server_ref(fleet, target.port.move_server_id);
+	struct fleet_server *server = fleet_server_ref(fleet, target.move.server_id);
 	int err = server == NULL ? 0 : hv_vm_destroy(server->hv, target.uuid, &why);
 	if (server != NULL)
 		fleet_server_unref(fleet, server);
@@ -880,7 +946,7 @@ int fleet_move_end(struct fleet *fleet, const char *object, struct problem *prob
 		return problem_set(problem, 503, "server-unreachable",
 			"the copy of %s on server %s can't be ended: %s; it is fenced at the edge "
 			"switch, and is ended as soon as that server answers",
-			object, target.port.move_server, why.text);
+			object, target.move.server, why.text);
 	return store_state(fleet, object, MOVE_NONE) == 0 ? 0 : database_failed(problem);
 }
 
@@ -890,7 +956,7 @@ int fleet_move_undo(struct fleet *fleet, const char *object, struct problem *pro
 	struct problem unknown = {0}, left = {0};
 	if (fleet_target_load(fleet, object, &target) != 0)
 		return fleet_gone(problem, object);
-	if (target.port.move_state == MOVE_NONE)
+	if (target.move.state == MOVE_NONE)
 		return 0;
 	struct fleet_move *move = move_get(fleet, object, &target, &unknown);
 	if (move != NULL && move->phase != FABRIC_AT_SOURCE)

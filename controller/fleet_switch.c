@@ -29,7 +29,7 @@ struct site_facts {
 /* A whole table, made ahead: see fleet_phase_prepare(). */
 struct prepared {
 	uint64_t generation, moves_serial;
-	int64_t port_id;
+	const struct fleet_move *move;
 	enum fabric_phase phase;
 	struct fabric_rules *rules; /* NULL: none */
 	uint64_t hash;
@@ -80,7 +80,7 @@ static const char *trunk_of(const struct site_facts *facts, int64_t server_id)
 static void add_fabric_port(struct site_facts *facts, const struct port *port)
 {
 	const char *trunk = trunk_of(facts, port->server_id);
-	const char *to_trunk = trunk_of(facts, port->move_server_id);
+	const char *to_trunk = trunk_of(facts, port->move.server_id);
 	if (trunk == NULL)
 		return;
 	struct fabric_port *fp = &facts->fabric_ports[facts->site.n_ports++];
@@ -105,7 +105,7 @@ static void add_fabric_port(struct site_facts *facts, const struct port *port)
 	 * run. Data goes to the one that surely has it (it is ended only after MOVE_SWITCHING), and
 	 * the control plane stays where it may have gone already.
 	 */
-	if (port->move_state == MOVE_SWITCHING && to_trunk != NULL) {
+	if (port->move.state == MOVE_SWITCHING && to_trunk != NULL) {
 		fp->phase = FABRIC_CONTROL_MOVED;
 		snprintf(fp->to_trunk, sizeof(fp->to_trunk), "%s", to_trunk);
 	}
@@ -157,6 +157,9 @@ static int facts_refresh(struct fleet *fleet, struct fleet_site *fs)
 			.inside_address = cvm.inside,
 		};
 		snprintf(facts->site.cvm.trunk, sizeof(facts->site.cvm.trunk), "%s", trunk);
+		trunk = trunk_of(facts, cvm.move.server_id);
+		if (cvm.move.state == MOVE_SWITCHING && trunk != NULL) /* see add_fabric_port() */
+			snprintf(facts->site.cvm.trunk, sizeof(facts->site.cvm.trunk), "%s", trunk);
 	}
 	for (size_t i = 0; i < facts->n_ports; i++) {
 		if (facts->ports[i].site_id == site.id && facts->ports[i].in_fabric)
@@ -208,6 +211,19 @@ static void apply_move(const struct site_facts *facts, const struct fleet_move *
 	port->phase = phase;
 }
 
+/* A CVM has no data: it hears at the destination, and speaks there as soon as the source doesn't.
+ */
+static void apply_cvm_move(const struct site_facts *facts, const struct fleet_move *move,
+	enum fabric_phase phase, struct fabric_cvm *cvm)
+{
+	const char *from = trunk_of(facts, move->from->id), *to = trunk_of(facts, move->to->id);
+	if (from == NULL || to == NULL)
+		return;
+	snprintf(cvm->trunk, sizeof(cvm->trunk), "%s", phase == FABRIC_AT_SOURCE ? from : to);
+	snprintf(cvm->out_trunk, sizeof(cvm->out_trunk), "%s",
+		phase <= FABRIC_CONTROL_IN ? from : to);
+}
+
 /*
  * The site's whole table, with `move` (may be NULL) in `phase` and all others as they are.
  * `*serial` is that of the moves that were looked at. Errno; site->switch_lock is held.
@@ -228,9 +244,12 @@ static int compute(struct fleet *fleet, struct fleet_site *fs, const struct flee
 	pthread_mutex_lock(&fleet->lock);
 	*serial = fleet->moves_serial;
 	for (const struct fleet_move *m = fleet->moves; m != NULL; m = m->next) {
-		for (size_t i = 0; i < site.n_ports; i++) {
+		enum fabric_phase now = m == move ? phase : m->phase;
+		if (m->is_cvm && m->site == fs && site.cvm.present)
+			apply_cvm_move(facts, m, now, &site.cvm);
+		for (size_t i = 0; !m->is_cvm && i < site.n_ports; i++) {
 			if (ports[i].id == (uint32_t)m->port_id)
-				apply_move(facts, m, m == move ? phase : m->phase, &ports[i]);
+				apply_move(facts, m, now, &ports[i]);
 		}
 	}
 	pthread_mutex_unlock(&fleet->lock);
@@ -247,7 +266,7 @@ void fleet_phase_prepare(struct fleet *fleet, struct fleet_move *move, enum fabr
 	prepared_free(prepared);
 	if (compute(fleet, fs, move, phase, &prepared->rules, &prepared->moves_serial, NULL) == 0) {
 		prepared->generation = fs->state->facts.generation;
-		prepared->port_id = move->port_id;
+		prepared->move = move;
 		prepared->phase = phase;
 		prepared->hash = hash_rules(prepared->rules);
 	}
@@ -260,8 +279,8 @@ static struct fabric_rules *take_prepared(
 {
 	struct prepared *prepared = &move->site->state->prepared;
 	pthread_mutex_lock(&fleet->lock);
-	bool good = prepared->rules != NULL && prepared->port_id == move->port_id &&
-		    prepared->phase == phase && prepared->moves_serial == fleet->moves_serial &&
+	bool good = prepared->rules != NULL && prepared->move == move && prepared->phase == phase &&
+		    prepared->moves_serial == fleet->moves_serial &&
 		    prepared->generation == store_generation(fleet->store);
 	pthread_mutex_unlock(&fleet->lock);
 	struct fabric_rules *rules = good ? prepared->rules : NULL;

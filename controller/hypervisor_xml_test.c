@@ -193,7 +193,8 @@ static void test_text_stays_text(void **state)
 	free(xml);
 
 	snprintf(metadata, sizeof(metadata),
-		"<edgeplex:vm xmlns:edgeplex='%s' role='cvm' owner='site/a &lt;&amp;&gt;' memory='147464'/>",
+		"<edgeplex:vm xmlns:edgeplex='%s' role='cvm' owner='site/a &lt;&amp;&gt;' "
+		"memory='147464'/>",
 		HV_METADATA_URI);
 	assert_true(hv_metadata_read(metadata, &vm));
 	assert_string_equal(vm.role, "cvm");

@@ -100,6 +100,13 @@ enum move_state {
 	MOVE_LEAVING,   /* the second copy is void, fenced at the switch, and to be ended */
 };
 
+/* A VM's second copy, on another server; there is none if MOVE_NONE. */
+struct second_copy {
+	enum move_state state;
+	int64_t server_id;
+	char server[MODEL_NAME_SIZE];
+};
+
 struct port {
 	int64_t id;
 	char name[MODEL_NAME_SIZE];
@@ -129,10 +136,7 @@ struct port {
 	bool in_cvm;    /* the CVM should know it */
 	bool in_fabric; /* the edge switch should serve it */
 
-	/* Of its VM's second copy, on another server; nothing is there if MOVE_NONE. */
-	enum move_state move_state;
-	int64_t move_server_id;
-	char move_server[MODEL_NAME_SIZE];
+	struct second_copy move;
 };
 
 /* A site's CVM. */
@@ -146,6 +150,7 @@ struct cvm {
 	uint32_t vlan_core, vlan_inside;
 	struct ep_prefix inside;
 	bool started, in_fabric;
+	struct second_copy move;
 };
 
 bool model_name_valid(const char *name);

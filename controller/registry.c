@@ -343,7 +343,7 @@ int registry_server_delete(struct store *store, const char *name, struct problem
 		goto out;
 	}
 	for (size_t i = 0; i < n_ports; i++) {
-		if (ports[i].server_id == server.id || ports[i].move_server_id == server.id)
+		if (ports[i].server_id == server.id || ports[i].move.server_id == server.id)
 			problem_set(problem, 409, "in-use",
 				"server %s carries the PVM of port %s: move it away (edgeplex "
 				"server "
@@ -351,7 +351,7 @@ int registry_server_delete(struct store *store, const char *name, struct problem
 				name, ports[i].name, name);
 	}
 	for (size_t i = 0; i < n_cvms; i++) {
-		if (cvms[i].server_id == server.id)
+		if (cvms[i].server_id == server.id || cvms[i].move.server_id == server.id)
 			problem_set(problem, 409, "in-use",
 				"server %s carries the CVM of site %s: delete that first", name,
 				cvms[i].site);
@@ -516,11 +516,11 @@ static int used_kib(struct store *store, const struct site *site, int64_t server
 		err = store_cvm_list(store, &cvms, &n_cvms);
 	*used = 0;
 	for (size_t i = 0; i < n_ports; i++) {
-		if (ports[i].server_id == server_id || ports[i].move_server_id == server_id)
+		if (ports[i].server_id == server_id || ports[i].move.server_id == server_id)
 			*used += site->pvm_memory_kib;
 	}
 	for (size_t i = 0; i < n_cvms; i++) {
-		if (cvms[i].server_id == server_id)
+		if (cvms[i].server_id == server_id || cvms[i].move.server_id == server_id)
 			*used += site->cvm_memory_kib;
 	}
 	free(ports);
@@ -869,22 +869,23 @@ out:
 	return finish(store, false, problem);
 }
 
-/* What stands in the way of moving the port's PVM to the server `wanted` ("": any). */
-static int check_movable(const struct port *port, const char *wanted, struct problem *problem)
+/* What stands in the way of moving a VM to the server `wanted` ("": any). */
+static int check_movable(const char *what, enum port_state state, bool started,
+	const struct second_copy *move, const char *server, const char *wanted,
+	struct problem *problem)
 {
-	if (port->state != PORT_ACTIVE || !port->started)
+	if (state != PORT_ACTIVE || !started)
 		return problem_set(problem, 409, "not-ready",
-			"port %s is half made or half deleted: delete it, then create it again",
-			port->name);
-	if (port->move_state != MOVE_NONE)
+			"%s is half made or half deleted: delete it, then create it again", what);
+	if (move->state != MOVE_NONE)
 		return problem_set(problem, 409, "not-ready",
-			"the copy that an earlier move left of the PVM on server %s isn't ended "
-			"yet: that happens by itself as soon as that server answers",
-			port->move_server);
-	if (strcmp(port->server, wanted) == 0)
+			"the copy of %s that an earlier move left on server %s isn't ended yet: "
+			"that happens by itself as soon as that server answers",
+			what, move->server);
+	if (strcmp(server, wanted) == 0)
 		return problem_field(problem, "/server",
 			"name another server of the site, or leave it out",
-			"the PVM of port %s is on server %s already", port->name, wanted);
+			"%s is on server %s already", what, wanted);
 	return 0;
 }
 
@@ -897,17 +898,18 @@ int registry_port_move(struct store *store, const char *name, const char *wanted
 		return -1;
 	if (registry_find_port(store, name, &port, problem) != 0 ||
 		check_port_idle(store, &port, problem) != 0 ||
-		check_movable(&port, wanted, problem) != 0 ||
+		check_movable(op->object, port.state, port.started, &port.move, port.server, wanted,
+			problem) != 0 ||
 		referred_site(store, port.site, &site, problem) != 0 ||
 		place(store, &site, site.pvm_memory_kib, wanted, port.server_id, reachable, ctx,
-			&port.move_server_id, port.move_server, problem) != 0)
+			&port.move.server_id, port.move.server, problem) != 0)
 		goto out;
-	port.move_state = MOVE_COPYING;
+	port.move.state = MOVE_COPYING;
 	if (store_port_update(store, &port) != 0) {
 		database_failed(store, problem);
 		goto out;
 	}
-	done_already(op, "place", "from server %s to server %s", port.server, port.move_server);
+	done_already(op, "place", "from server %s to server %s", port.server, port.move.server);
 	add_operation(store, op, problem);
 out:
 	return finish(store, false, problem);
@@ -1033,6 +1035,32 @@ int registry_cvm_delete(
 		add_operation(store, op, problem);
 out:
 	free(ports);
+	return finish(store, false, problem);
+}
+
+int registry_cvm_move(struct store *store, const char *name, const char *wanted,
+	struct operation *op, registry_reachable_fn reachable, void *ctx, struct problem *problem)
+{
+	struct site site;
+	struct cvm cvm;
+	if (begin(store, problem) != 0)
+		return -1;
+	if (registry_find_cvm(store, name, &cvm, problem) != 0 ||
+		check_idle(store, op->object, problem) != 0 ||
+		check_movable(op->object, cvm.state, cvm.started, &cvm.move, cvm.server, wanted,
+			problem) != 0 ||
+		referred_site(store, name, &site, problem) != 0 ||
+		place(store, &site, site.cvm_memory_kib, wanted, cvm.server_id, reachable, ctx,
+			&cvm.move.server_id, cvm.move.server, problem) != 0)
+		goto out;
+	cvm.move.state = MOVE_COPYING;
+	if (store_cvm_update(store, &cvm) != 0) {
+		database_failed(store, problem);
+		goto out;
+	}
+	done_already(op, "place", "from server %s to server %s", cvm.server, cvm.move.server);
+	add_operation(store, op, problem);
+out:
 	return finish(store, false, problem);
 }
 

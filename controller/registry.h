@@ -72,6 +72,8 @@ int registry_port_remove(struct store *store, const struct port *port);
 
 int registry_cvm_create(struct store *store, const char *site, struct operation *op,
 	registry_reachable_fn reachable, void *ctx, struct problem *problem);
+int registry_cvm_move(struct store *store, const char *site, const char *wanted,
+	struct operation *op, registry_reachable_fn reachable, void *ctx, struct problem *problem);
 int registry_cvm_delete(
 	struct store *store, const char *site, struct operation *op, struct problem *problem);
 int registry_cvm_remove(struct store *store, const struct cvm *cvm);

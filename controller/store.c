@@ -80,6 +80,8 @@ static const char *const migrations[] = {
 
 	"ALTER TABLE pvms ADD COLUMN move_state INTEGER NOT NULL DEFAULT 0;"
 	"ALTER TABLE pvms ADD COLUMN move_server_id INTEGER REFERENCES servers(id);"
+	"ALTER TABLE cvms ADD COLUMN move_state INTEGER NOT NULL DEFAULT 0;"
+	"ALTER TABLE cvms ADD COLUMN move_server_id INTEGER REFERENCES servers(id);"
 	"ALTER TABLE servers ADD COLUMN drained INTEGER NOT NULL DEFAULT 0;"
 	"CREATE TABLE pvm_history (id INTEGER PRIMARY KEY AUTOINCREMENT,"
 	" port_id INTEGER NOT NULL REFERENCES ports(id) ON DELETE CASCADE,"
@@ -710,7 +712,7 @@ static int write_pvm(struct store *store, const struct port *port)
 		"iiisiiiisiiiii", port->id, (int64_t)port->state, port->server_id, port->uuid,
 		(int64_t)port->label, (int64_t)port->vlan_cust, (int64_t)port->vlan_core,
 		(int64_t)port->rd_number, inside, (int64_t)port->started, (int64_t)port->in_cvm,
-		(int64_t)port->in_fabric, (int64_t)port->move_state, port->move_server_id);
+		(int64_t)port->in_fabric, (int64_t)port->move.state, port->move.server_id);
 }
 
 int store_port_insert(struct store *store, struct port *port)
@@ -807,8 +809,8 @@ static int read_port(struct store *store, sqlite3_stmt *stmt, void *item)
 		.in_cvm = sqlite3_column_int(stmt, 21) != 0,
 		.in_fabric = sqlite3_column_int(stmt, 22) != 0,
 		.vpn_id = col_u32(stmt, 23),
-		.move_state = (enum move_state)sqlite3_column_int(stmt, 24),
-		.move_server_id = sqlite3_column_int64(stmt, 25),
+		.move.state = (enum move_state)sqlite3_column_int(stmt, 24),
+		.move.server_id = sqlite3_column_int64(stmt, 25),
 	};
 	col_text(stmt, 1, port->name, sizeof(port->name));
 	col_text(stmt, 3, port->customer, sizeof(port->customer));
@@ -821,7 +823,7 @@ static int read_port(struct store *store, sqlite3_stmt *stmt, void *item)
 	col_text(stmt, 13, port->server, sizeof(port->server));
 	col_text(stmt, 14, port->uuid, sizeof(port->uuid));
 	col_addr(stmt, 19, &port->inside);
-	col_text(stmt, 26, port->move_server, sizeof(port->move_server));
+	col_text(stmt, 26, port->move.server, sizeof(port->move.server));
 	return read_port_lists(store, port);
 }
 
@@ -887,10 +889,11 @@ int store_history_list(struct store *store, int64_t port_id, struct history **hi
 
 /* ---- CVMs --------------------------------------------------------------------------------- */
 
-#define CVM_SELECT                                                                     \
-	"SELECT v.site_id, t.name, v.state, v.server_id, s.name, v.uuid, v.vlan_core," \
-	" v.vlan_inside, v.inside, v.started, v.in_fabric"                             \
-	" FROM cvms v JOIN sites t ON t.id = v.site_id LEFT JOIN servers s ON s.id = v.server_id"
+#define CVM_SELECT                                                                                 \
+	"SELECT v.site_id, t.name, v.state, v.server_id, s.name, v.uuid, v.vlan_core,"             \
+	" v.vlan_inside, v.inside, v.started, v.in_fabric, v.move_state, v.move_server_id, m.name" \
+	" FROM cvms v JOIN sites t ON t.id = v.site_id LEFT JOIN servers s ON s.id = v.server_id"  \
+	" LEFT JOIN servers m ON m.id = v.move_server_id"
 
 static int write_cvm(struct store *store, const char *sql, const struct cvm *cvm)
 {
@@ -898,24 +901,29 @@ static int write_cvm(struct store *store, const char *sql, const struct cvm *cvm
 	if (cvm->inside.family != 0)
 		ep_addr_format(&cvm->inside, inside);
 	lock(store);
-	int err = run(store, true, sql, "iiisiisii", cvm->site_id, (int64_t)cvm->state,
+	int err = run(store, true, sql, "iiisiisiiii", cvm->site_id, (int64_t)cvm->state,
 		cvm->server_id, cvm->uuid, (int64_t)cvm->vlan_core, (int64_t)cvm->vlan_inside,
-		inside, (int64_t)cvm->started, (int64_t)cvm->in_fabric);
+		inside, (int64_t)cvm->started, (int64_t)cvm->in_fabric, (int64_t)cvm->move.state,
+		cvm->move.server_id);
 	unlock(store);
 	return err;
 }
 
 int store_cvm_insert(struct store *store, const struct cvm *cvm)
 {
-	return write_cvm(
-		store, "INSERT INTO cvms VALUES (?, ?, nullif(?, 0), ?, ?, ?, ?, ?, ?)", cvm);
+	return write_cvm(store,
+		"INSERT INTO cvms (site_id, state, server_id, uuid, vlan_core, vlan_inside, inside,"
+		" started, in_fabric, move_state, move_server_id)"
+		" VALUES (?, ?, nullif(?, 0), ?, ?, ?, ?, ?, ?, ?, nullif(?, 0))",
+		cvm);
 }
 
 int store_cvm_update(struct store *store, const struct cvm *cvm)
 {
 	return write_cvm(store,
 		"UPDATE cvms SET state = ?2, server_id = nullif(?3, 0), uuid = ?4, vlan_core = ?5,"
-		" vlan_inside = ?6, inside = ?7, started = ?8, in_fabric = ?9 WHERE site_id = ?1",
+		" vlan_inside = ?6, inside = ?7, started = ?8, in_fabric = ?9,"
+		" move_state = ?10, move_server_id = nullif(?11, 0) WHERE site_id = ?1",
 		cvm);
 }
 
@@ -939,7 +947,10 @@ static int read_cvm(struct store *store, sqlite3_stmt *stmt, void *item)
 		.vlan_inside = col_u32(stmt, 7),
 		.started = sqlite3_column_int(stmt, 9) != 0,
 		.in_fabric = sqlite3_column_int(stmt, 10) != 0,
+		.move.state = (enum move_state)sqlite3_column_int(stmt, 11),
+		.move.server_id = sqlite3_column_int64(stmt, 12),
 	};
+	col_text(stmt, 13, cvm->move.server, sizeof(cvm->move.server));
 	col_text(stmt, 1, cvm->site, sizeof(cvm->site));
 	col_text(stmt, 4, cvm->server, sizeof(cvm->server));
 	col_text(stmt, 5, cvm->uuid, sizeof(cvm->uuid));

@@ -235,11 +235,10 @@ static const struct verb server_verbs[] = {
 		.options = server_set_options,
 		.run = resource_run_set},
 	{.name = "drain",
-		.summary = "move all PVMs away from a server and take it out of service",
-		.details =
-			"The PVMs are moved one by one or several at once; their customers notice "
-			"nothing. The server gets no new virtual machines from then on, until "
-			"\"server undrain\".",
+		.summary = "move all VMs away from a server and take it out of service",
+		.details = "PVMs and CVMs are moved, several at once; customers and core notice "
+			   "nothing. The server gets no new virtual machines from then on, until "
+			   "\"server undrain\".",
 		.example = "server drain a-left",
 		.arguments = {{.name = "NAME", .help = "the server", .names = NAMES_SERVERS}},
 		.options = wait_options,
@@ -545,6 +544,15 @@ static const struct verb cvm_verbs[] = {
 		.summary = "show the processes in a CVM",
 		.arguments = {CVM_ARGUMENT},
 		.run = vm_run_processes},
+	{.name = "migrate",
+		.summary = "move a CVM to another server while it speaks",
+		.details = "It stands still for some milliseconds; no BGP session is reset. If "
+			   "anything goes wrong before the copy has shown that it works, the CVM "
+			   "stays where it is.",
+		.example = "cvm migrate a --to a-right",
+		.arguments = {CVM_ARGUMENT},
+		.options = migrate_options,
+		.run = vm_run_migrate},
 	{.name = "signal",
 		.summary = "send a signal to a process in a CVM",
 		.details = "A process that ends is started again by its supervisor.",

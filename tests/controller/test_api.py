@@ -29,7 +29,7 @@ SEED = """
 INSERT INTO servers VALUES (1, 'a-left', 1, 'qemu:///system?socket=/nonexistent/sock', 'br0',
     'trunk-left', 4096, '', 0);
 INSERT INTO cvms VALUES (1, 1, 1, '00000000-0000-4000-8000-000000000001', 100, 101, '100.64.1.1',
-    0, 0);
+    0, 0, 0, NULL);
 INSERT INTO ports VALUES (1, 'green-a', 1, 1, 'cust1', 0, 1500, NULL, '');
 INSERT INTO port_addresses VALUES (1, 0, '192.168.1.1/30');
 INSERT INTO ce_neighbors VALUES (1, 0, '192.168.1.2', 65101, 0);
