@@ -138,6 +138,7 @@ CES = (
 SPARE_PORTS = ("cust9", "trunk-spare")  # of every edge switch; nothing is plugged in
 CORE_NS = f"{NS_PREFIX}core"  # the route reflector
 P_NS = f"{NS_PREFIX}p"  # the core's label switching
+SPEAKERS_NS = f"{NS_PREFIX}speakers"  # further clients of the route reflector, when a test wants some
 CORE_DIR = f"{RUN}/core"
 
 NAMESPACES = (
@@ -145,7 +146,7 @@ NAMESPACES = (
     + tuple(site.management_ns for site in SITES)
     + tuple(server.ns for server in SERVERS)
     + tuple(ce.ns for ce in CES)
-    + (CORE_NS, P_NS)
+    + (CORE_NS, P_NS, SPEAKERS_NS)
 )
 
 

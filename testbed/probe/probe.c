@@ -3,10 +3,11 @@
  * edgeplex-probe: sends numbered UDP packets at a steady rate, records with the kernel's timestamps
  * when they arrive, and says what was lost, doubled, late, and how long nothing came.
  *
- *   edgeplex-probe send --flow ID,FROM,TO [--flow ...] --port N [--rate HZ] [--seconds S]
+ *   edgeplex-probe send --flow ID,FROM,TO[,EVERY] [--flow ...] --port N [--rate HZ] [--seconds S]
  *   edgeplex-probe receive --port N --file FILE [--seconds S]
  *   edgeplex-probe report FILE [--from NS] [--until NS] [--largest K]
  *
+ * A flow has a packet in each, or in each EVERY-th, of the HZ ticks of a second.
  * `send` and `receive` end after --seconds, or by INT or TERM. A receiver then waits until nothing
  * came for a while, so that what is under way still counts. All print JSON.
  */
@@ -56,6 +57,7 @@ union address {
 struct flow {
 	uint32_t id;
 	union address from, to;
+	unsigned every; /* a packet in each so many ticks */
 	int fd;
 	uint64_t sent, failed;
 };
@@ -122,17 +124,17 @@ static bool parse_address(const char *text, uint16_t port, union address *addres
 	return false;
 }
 
-/* Reads "ID,FROM,TO" but for the port, which is set when it is known. */
+/* Reads "ID,FROM,TO" or "ID,FROM,TO,EVERY" but for the port, which is set when it is known. */
 static bool parse_flow(const char *text, struct flow *flow)
 {
-	char id[16], from[INET6_ADDRSTRLEN], to[INET6_ADDRSTRLEN], *end;
-	int n = -1;
+	char from[INET6_ADDRSTRLEN], to[INET6_ADDRSTRLEN];
+	unsigned id, every = 1;
+	int n = -1, m = -1;
 
-	*flow = (struct flow){.fd = -1};
-	if (sscanf(text, "%15[^,],%45[^,],%45[^,]%n", id, from, to, &n) != 3 || n < 0 || text[n])
+	if (sscanf(text, "%9u,%45[^,],%45[^,]%n,%4u%n", &id, from, to, &n, &every, &m) < 3)
 		return false;
-	flow->id = (uint32_t)strtoul(id, &end, 10);
-	return *end == '\0' && parse_address(from, 0, &flow->from) &&
+	*flow = (struct flow){.id = id, .every = every, .fd = -1};
+	return text[m < 0 ? n : m] == '\0' && every > 0 && parse_address(from, 0, &flow->from) &&
 	       parse_address(to, 0, &flow->to) &&
 	       flow->from.any.sa_family == flow->to.any.sa_family;
 }
@@ -175,8 +177,8 @@ static void send_probe(struct flow *flow, const struct options *options, uint64_
 		uint8_t bytes[PROBE_MAX_BYTES];
 	} payload = {0};
 
-	probe_write(&payload.packet, flow->id, (uint32_t)(NS_PER_S / options->rate), flow->sent,
-		due_ns, now_ns(CLOCK_REALTIME));
+	probe_write(&payload.packet, flow->id, (uint32_t)(NS_PER_S / options->rate * flow->every),
+		flow->sent, due_ns, now_ns(CLOCK_REALTIME));
 	/* A number is used up even if the kernel refused it: the receiver will miss it. */
 	if (sendto(flow->fd, &payload, options->bytes, 0, &flow->to.any,
 		    address_length(&flow->to)) < 0)
@@ -201,8 +203,8 @@ static int run_send(struct options *options)
 
 	start = now_ns(CLOCK_MONOTONIC) + START_AFTER_NS;
 	offset = now_ns(CLOCK_REALTIME) - now_ns(CLOCK_MONOTONIC);
-	for (uint64_t seq = 0; seq < (uint64_t)options->seconds * options->rate; seq++) {
-		const uint64_t due = start + seq * interval;
+	for (uint64_t tick = 0; tick < (uint64_t)options->seconds * options->rate; tick++) {
+		const uint64_t due = start + tick * interval;
 		const struct timespec at = {
 			.tv_sec = (time_t)(due / NS_PER_S), .tv_nsec = (long)(due % NS_PER_S)};
 		const struct timespec at_once = {0};
@@ -216,7 +218,8 @@ static int run_send(struct options *options)
 		if (now - due > latest)
 			latest = now - due;
 		for (size_t i = 0; i < options->n_flows; i++)
-			send_probe(&options->flows[i], options, due + offset);
+			if (tick % options->flows[i].every == 0)
+				send_probe(&options->flows[i], options, due + offset);
 	}
 	return print_json(sent_json(options, start + offset, latest, punctual));
 }
@@ -499,8 +502,8 @@ static int run_receive(struct options *options)
 
 static int usage(void)
 {
-	fputs("usage: edgeplex-probe send --flow ID,FROM,TO [--flow ...] --port N [--rate HZ]\n"
-	      "                           [--seconds S] [--bytes N]\n"
+	fputs("usage: edgeplex-probe send --flow ID,FROM,TO[,EVERY] [--flow ...] --port N\n"
+	      "                           [--rate HZ] [--seconds S] [--bytes N]\n"
 	      "       edgeplex-probe receive --port N --file FILE [--seconds S]\n"
 	      "       edgeplex-probe report FILE [--from NS] [--until NS] [--largest K]\n",
 		stderr);
@@ -558,6 +561,15 @@ static bool parse_option(struct options *options, int option, const char *text)
 	}
 }
 
+/* A packet tells its flow's interval in 32 bits. */
+static bool intervals_fit(const struct options *options)
+{
+	for (size_t i = 0; i < options->n_flows; i++)
+		if (NS_PER_S / options->rate * options->flows[i].every > UINT32_MAX)
+			return false;
+	return true;
+}
+
 int main(int argc, char **argv)
 {
 	static const struct option long_options[] = {
@@ -589,7 +601,8 @@ int main(int argc, char **argv)
 		if (!parse_option(&options, option, optarg))
 			return usage();
 	optind++; /* it counts without the verb */
-	if (strcmp(verb, "send") == 0 && options.n_flows && options.port && optind == argc)
+	if (strcmp(verb, "send") == 0 && options.n_flows && options.port && optind == argc &&
+		intervals_fit(&options))
 		return run_send(&options);
 	if (strcmp(verb, "receive") == 0 && options.port && options.file && optind == argc)
 		return run_receive(&options);
