@@ -12,3 +12,11 @@ demo: ## Install, build, start the testbed and show that customers' packets cros
 
 demo-down: ## Take the testbed down
 	testbed/testbed down
+
+.PHONY: bench-migration
+bench-migration: ## Compare ways of moving a PVM under traffic (about half an hour; BENCH="--few 2")
+	deps/install-packages
+	$(MAKE) deps
+	$(MAKE) -j2 all
+	$(MAKE) image
+	testbed/bench/migration $(BENCH)

@@ -18,6 +18,8 @@ import sys
 import time
 from contextlib import ExitStack, contextmanager
 
+from lib.lab import wait_until
+
 from . import bgpload, bgpmsg, churn, controller, host, probes, sessions, tcpflow, watcher, wire
 from . import topology as topo
 
@@ -77,7 +79,6 @@ class Rig:
                 self.probes = stack.enter_context(
                     probes.Probes(self.edge, self.far, self._rate))
                 self.probes.settled(time.time_ns())
-                self._began_ns = time.time_ns()
             if self._level >= LOADS.index("tcp"):
                 self.tcp = stack.enter_context(tcpflow.TcpFlow(self.edge, self.far))
             if self.load:
@@ -86,11 +87,20 @@ class Rig:
             # Not earlier: the load gives the port further addresses.
             self._port = controller.query("port", "show", self.edge.name)
             self._cvm = controller.query("cvm", "show", self.edge.site)
+            self.flowing()
             self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *exc):
         return self._stack.__exit__(*exc)
+
+    def flowing(self, limit_s=BACK_S):
+        """Waits until all that there is of traffic arrives, and counts end()'s losses from here."""
+        if self.probes:
+            self.probes.settled(time.time_ns(), limit_s)
+        if self.tcp:
+            wait_until(self.tcp.flowing, limit_s, "TCP's data arrives", interval_s=0.5)
+        self._began_ns = time.time_ns()
 
     # ---- observing -------------------------------------------------------------------------
 
@@ -101,6 +111,7 @@ class Rig:
         `vms` asks the VMs for their sessions, as sessions.snapshot() takes it.
         """
         before = sessions.snapshot(self.edge, vms)
+        rto_ms = self.tcp.rto_ms() if self.tcp else None
         if self.probes:
             self.probes.settled(time.time_ns(), BACK_S)
         core_link = wire.Tcpdump(topo.CORE_NS, f"pe-{self.edge.site}",
@@ -123,6 +134,8 @@ class Rig:
         seen["t_m_ms"] = wire.t_m_ms(seen["switched"])
         seen["speaker"] = captured.one_speaker()
         self._add_traffic(seen)
+        if self.tcp:
+            seen["tcp"]["rto_ms"] = rto_ms
         seen["resets"] = sessions.resets(before, sessions.snapshot(self.edge, vms))
         seen["reset_sessions"] = sessions.count(self.edge, seen["resets"])
         seen["core_told"] = self._core_told(from_ns, until_ns)
@@ -146,7 +159,7 @@ class Rig:
             seen["flows"], seen["probes"] = flows, probes.total(flows)
         if self.tcp:
             silence = self.tcp.silence(*window)
-            seen["tcp"] = {"alive": self.tcp.alive(), "rto_ms": self.tcp.rto_ms(),
+            seen["tcp"] = {"alive": self.tcp.alive(),
                            "stall_ms": max((s[0] for s in silence.values() if s), default=None)}
 
     def _core_told(self, from_ns, until_ns):

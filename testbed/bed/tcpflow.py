@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import subprocess
+import time
 
 from lib.lab import wait_until
 
@@ -71,10 +72,18 @@ class TcpFlow:
         return all(child.poll() is None for child in self._children)
 
     def rto_ms(self):
-        """The retransmission timeouts of the connections now, as `ss` tells: the largest."""
-        out = "".join(host.run(edge.ns, ["ss", "-Htin", "sport", "=", f":{PORT}", "or", "dport",
-                                         "=", f":{PORT}"]) for edge in (self._near, self._far))
-        return max(map(float, re.findall(r"\brto:([\d.]+)", out)), default=None)
+        """The retransmission timeouts, as the senders of data have them now: the larger."""
+        found = []
+        for edge in (self._near, self._far):
+            out = host.run(edge.ns, ["ss", "-Htin", f"( sport = :{PORT} or dport = :{PORT} )"])
+            # iperf3 has a connection for control besides, on which hardly anything is sent.
+            found += [float(re.search(r"\brto:([\d.]+)", line)[1]) for line in out.splitlines()
+                      if int((re.search(r"\bdata_segs_out:(\d+)", line) or (0, 0))[1]) > 50]
+        return max(found, default=None)
+
+    def flowing(self):
+        """Did data arrive in both directions within the last second?"""
+        return all(self.silence(time.time_ns() - 1_000_000_000).values())
 
     def silence(self, from_ns=0, until_ns=None):
         """{receiving edge's name: (ms, ns when it began)}: the longest time without data; None where

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Drawings of what the benchmarks measured."""
+
+import os
+
+# Where it may write its cache, also when there is no home.
+os.environ.setdefault("MPLCONFIGDIR", "/tmp/edgeplex-matplotlib")
+
+import matplotlib  # noqa: E402  pylint: disable=wrong-import-position
+
+matplotlib.use("Agg")
+from matplotlib import pyplot  # noqa: E402  pylint: disable=wrong-import-position
+
+COLORS = {"edgeplex": "#1b6ca8", "live": "#d1802b", "restart": "#a33b3b", "quiet": "#777777"}
+
+
+def _panel(axes, moves, ways, name, title, log):
+    """A group of points for each load and size, a column for each way; a line at the worst."""
+    groups = list(dict.fromkeys((m["load"], m["mib"]) for m in moves if m[name] is not None))
+    for column, way in enumerate(ways):
+        label = ways[way]
+        for place, group in enumerate(groups):
+            values = [m[name] for m in moves
+                      if m["way"] == way and (m["load"], m["mib"]) == group and m[name] is not None]
+            if not values:
+                continue
+            x = place + (column - (len(ways) - 1) / 2) * 0.25
+            if log:  # what is 0 is drawn at the lower edge
+                values = [max(value, 0.5) for value in values]
+            axes.plot([x] * len(values), values, "o", color=COLORS[way], alpha=0.5, label=label,
+                      markersize=4)
+            axes.plot([x - 0.1, x + 0.1], [max(values)] * 2, color=COLORS[way], linewidth=2)
+            label = None
+    if name == "gap_ms":
+        label = "without a move"
+        for place, group in enumerate(groups):
+            values = [m["quiet_gap_ms"] for m in moves
+                      if (m["load"], m["mib"]) == group and m["quiet_gap_ms"] is not None]
+            if values:
+                axes.plot([place - 0.4, place + 0.4], [max(values)] * 2, color=COLORS["quiet"],
+                          linestyle=":", label=label)
+                label = None
+    axes.set_xticks(range(len(groups)), [f"{load}\n{mib} MiB" for load, mib in groups])
+    axes.set_title(title, fontsize=10)
+    axes.grid(axis="y", alpha=0.3)
+    if log:
+        axes.set_yscale("log")
+
+
+def migration(moves, ways, out):
+    """Draws migration.png and migration.svg: each point is a move, each line the worst of its
+    kind."""
+    ways = {way: label for way, label in ways.items() if any(m["way"] == way for m in moves)}
+    panels = (("gap_ms", "largest gap at the receiver, ms", True),
+              ("lost", "packets lost per move (0 is drawn at 0.5)", True),
+              ("total_s", "total time of a move, s", True),
+              ("mbytes", "MB copied per move", False))
+    figure, grid = pyplot.subplots(2, 2, figsize=(11, 8))
+    for axes, panel in zip(grid.flat, panels):
+        if any(m[panel[0]] is not None for m in moves):
+            _panel(axes, moves, ways, *panel)
+    handles, labels = grid.flat[0].get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="lower center", ncol=4, frameon=False)
+    figure.suptitle("Moving a PVM between two servers: each point is a move")
+    figure.tight_layout(rect=(0, 0.04, 1, 1))
+    for kind in ("png", "svg"):
+        figure.savefig(f"{out}/migration.{kind}", dpi=120)
+    pyplot.close(figure)
