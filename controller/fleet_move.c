@@ -58,14 +58,25 @@ static int ask(struct fleet_move *move, struct hostd_client *client, const char 
 	return rc;
 }
 
-/* The same when it doesn't matter what comes of it. */
-static void tell(struct fleet_move *move, struct hostd_client *client, const char *method)
+/* move.abort or move.finish, when it doesn't matter what comes of it. */
+static void tell(const char *object, const char *uuid, struct hostd_client *client,
+	const char *method, const char *role)
 {
 	struct jsonrpc_error err = {0};
-	if (ask(move, client, method, NULL, HOSTD_MS, NULL, &err) != 0 &&
-		err.code != JSONRPC_NOT_FOUND)
-		log_info("%s wasn't carried out object=%s why=\"%s\"", method, move->object,
+	cJSON *params = cJSON_CreateObject();
+	cJSON_AddStringToObject(params, "uuid", uuid);
+	cJSON_AddStringToObject(params, "role", role);
+	if (hostd_client_call(client, method, params, HOSTD_MS, NULL, &err) != 0)
+		log_info("%s wasn't carried out object=%s why=\"%s\"", method, object,
 			err.message);
+	cJSON_Delete(params);
+}
+
+/* The source runs, and the destination doesn't. */
+static void abort_copy(struct fleet_move *move)
+{
+	tell(move->object, move->uuid, move->at_to, "move.abort", "destination");
+	tell(move->object, move->uuid, move->at_from, "move.abort", "source");
 }
 
 static int hostd_problem(const struct fleet_server *server, const char *what,
@@ -400,9 +411,7 @@ int fleet_move_prepare(struct fleet *fleet, const char *object, struct problem *
 		fleet_switch_unreachable(problem, &why);
 		return -1;
 	}
-	/* Of an attempt that a crash interrupted. */
-	tell(move, move->at_from, "move.abort");
-	tell(move, move->at_to, "move.abort");
+	abort_copy(move); /* of an attempt that a crash interrupted */
 	if (start_destination(fleet, move, &target, problem) != 0)
 		return -1;
 	return begin_copy(fleet, move, problem);
@@ -748,8 +757,7 @@ static bool destination_is_whole(struct fleet_move *move)
 static void go_back(struct fleet *fleet, struct fleet_move *move, struct fleet_vm *vm)
 {
 	insist_on_phase(fleet, move, FABRIC_AT_SOURCE);
-	tell(move, move->at_to, "move.abort");
-	tell(move, move->at_from, "move.abort");
+	abort_copy(move);
 	if (move->activated && !source_is_gone(move)) {
 		struct jsonrpc_error err = {0};
 		cJSON *params = cJSON_CreateObject();
@@ -840,6 +848,7 @@ static int switch_over(struct fleet *fleet, struct fleet_move *move, struct flee
 static int take_up(struct fleet *fleet, struct fleet_move *move, const struct target *target,
 	char failure[256])
 {
+	struct jsonrpc_error err = {0};
 	char at_from[16], at_to[16], missing[160];
 	side_state(move, move->at_to, "destination", at_to);
 	move->activated = strcmp(at_to, "active") == 0;
@@ -848,7 +857,7 @@ static int take_up(struct fleet *fleet, struct fleet_move *move, const struct ta
 		return -1;
 	side_state(move, move->at_from, "source", at_from);
 	if (strcmp(at_from, "frozen") == 0 && !move->is_cvm)
-		tell(move, move->at_from, "move.resume_source");
+		ask(move, move->at_from, "move.resume_source", NULL, HOSTD_MS, NULL, &err);
 	move->to_guest = guest_open(move->to->hv, move->uuid, NULL, NULL);
 	if (move->to_guest == NULL)
 		return -1;
@@ -924,10 +933,28 @@ int fleet_move_settle(struct fleet *fleet, const char *object, struct problem *p
 			"the edge switch doesn't confirm that the old copy on server %s is fenced: "
 			"%s",
 			move->from->name, why.text);
-	tell(move, move->at_to, "move.finish");
-	tell(move, move->at_from, "move.finish");
 	move_end(fleet, move);
 	return 0;
+}
+
+/*
+ * The hostd of a server forgets what it knows of the object's move. `stays`: the VM is there to
+ * stay, so it goes on if it was the source; else it is ended.
+ */
+static void forget_copies(struct fleet *fleet, const char *object, const struct target *target,
+	int64_t server_id, bool stays)
+{
+	struct problem problem = {0};
+	struct fleet_server *server = fleet_server_ref(fleet, server_id);
+	struct hostd_client *hostd =
+		server != NULL ? open_hostd(fleet, server, NULL, &problem) : NULL;
+	if (hostd != NULL) {
+		tell(object, target->uuid, hostd, stays ? "move.abort" : "move.finish", "source");
+		tell(object, target->uuid, hostd, "move.finish", "destination");
+	}
+	hostd_client_close(hostd);
+	if (server != NULL)
+		fleet_server_unref(fleet, server);
 }
 
 int fleet_move_end(struct fleet *fleet, const char *object, struct problem *problem)
@@ -938,6 +965,8 @@ int fleet_move_end(struct fleet *fleet, const char *object, struct problem *prob
 		return fleet_gone(problem, object);
 	if (target.move.state == MOVE_NONE)
 		return 0;
+	forget_copies(fleet, object, &target, target.server_id, true);
+	forget_copies(fleet, object, &target, target.move.server_id, false);
 	struct fleet_server *server = fleet_server_ref(fleet, target.move.server_id);
 	int err = server == NULL ? 0 : hv_vm_destroy(server->hv, target.uuid, &why);
 	if (server != NULL)
@@ -961,10 +990,8 @@ int fleet_move_undo(struct fleet *fleet, const char *object, struct problem *pro
 	struct fleet_move *move = move_get(fleet, object, &target, &unknown);
 	if (move != NULL && move->phase != FABRIC_AT_SOURCE)
 		insist_on_phase(fleet, move, FABRIC_AT_SOURCE);
-	if (move != NULL) {
-		tell(move, move->at_to, "move.abort");
-		tell(move, move->at_from, "move.abort");
-	}
+	if (move != NULL)
+		abort_copy(move);
 	/* From here on the second copy is void, also if it can't be ended now. */
 	if (store_state(fleet, object, MOVE_LEAVING) != 0)
 		return database_failed(problem);

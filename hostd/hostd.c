@@ -404,18 +404,36 @@ static int move_activate(
 	return status;
 }
 
-/* move.abort, move.finish: on either side; on both, if this hostd is both. */
+/* Which sides of a move are meant: both, if none is named. */
+static int get_role(
+	const cJSON *params, bool *source, bool *destination, struct jsonrpc_error *err)
+{
+	const cJSON *item = cJSON_GetObjectItemCaseSensitive(params, "role");
+	const char *role = cJSON_GetStringValue(item);
+
+	*source = item == NULL || (role != NULL && strcmp(role, "source") == 0);
+	*destination = item == NULL || (role != NULL && strcmp(role, "destination") == 0);
+	if (*source || *destination)
+		return 0;
+	return jsonrpc_fail(
+		err, JSONRPC_INVALID_PARAMS, "/role", "must be \"source\" or \"destination\"");
+}
+
+/*
+ * move.abort, move.finish: on either side; on both, if this hostd is both. A VM's server may be the
+ * destination of a move that is over and the source of the next: `role` tells them apart.
+ */
 static int end_move(struct hostd *hostd, const char *method, const cJSON *params, cJSON **result,
 	struct jsonrpc_error *err)
 {
-	bool abort = strcmp(method, "move.abort") == 0;
+	bool abort = strcmp(method, "move.abort") == 0, meant[2];
 	uint8_t uuid[16];
 	int status = 0;
 
-	if (get_uuid(params, uuid, err) != 0)
+	if (get_uuid(params, uuid, err) != 0 || get_role(params, &meant[1], &meant[0], err) != 0)
 		return -1;
 	for (int source = 1; source >= 0 && status == 0; source--) {
-		struct copy *copy = use_copy(hostd, uuid, source == 1);
+		struct copy *copy = meant[source] ? use_copy(hostd, uuid, source == 1) : NULL;
 
 		if (copy == NULL)
 			continue;
