@@ -109,7 +109,9 @@ def changes(body):
     """Reads the body of an UPDATE: [Change], withdrawals first."""
     try:
         return _changes(body)
-    except (struct.error, IndexError, ipaddress.AddressValueError) as error:
+    except Malformed:
+        raise
+    except (struct.error, IndexError, ValueError) as error:
         raise Malformed(f"an UPDATE is cut off: {error}") from error
 
 

@@ -346,11 +346,15 @@ class _Copies:
         return bisect_left(times, latest + 1) > bisect_left(times, earliest)
 
     def take(self, frame, earliest, latest):
-        """Takes the first copy of that time away, if there is one."""
+        """Takes the first copy of that time away, and returns when it was; None without one."""
         times = self._by_key.get(frame.key(), [])
         at = bisect_left(times, earliest)
-        if at < len(times) and times[at] <= latest:
-            del times[at]
+        return times.pop(at) if at < len(times) and times[at] <= latest else None
+
+    def forget(self, frame, before):
+        """Takes all copies of an earlier time away."""
+        times = self._by_key.get(frame.key(), [])
+        del times[:bisect_left(times, before)]
 
 
 def speakers(out, source, destination):
@@ -369,19 +373,19 @@ def speakers(out, source, destination):
         span = (frame.ns - PASSAGE_NS, frame.ns + 1_000_000)
         by_source = sources.has(frame, *span)
         by_destination = destinations.has(frame, *span)
-        if by_destination:
-            destinations.take(frame, *span)
-        elif by_source:
-            sources.take(frame, *span)
         if by_source and by_destination:
             counts["either"] += 1
+            # What the source said before this was held back, or has passed.
+            sources.forget(frame, destinations.take(frame, *span))
         elif by_source:
+            sources.take(frame, *span)
             counts["source"] += 1
             counts["last_source"] = frame.ns
             if counts["first_destination"] is not None:
                 violations.append(f"the source's frame left at {frame.ns}, after the destination's "
                                   f"at {counts['first_destination']}: {_text(frame)}")
         elif by_destination:
+            destinations.take(frame, *span)
             counts["destination"] += 1
             if counts["first_destination"] is None:
                 counts["first_destination"] = frame.ns
