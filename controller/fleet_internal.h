@@ -90,7 +90,6 @@ struct fleet_vm {
  */
 struct fleet_move {
 	struct fleet_move *next; /* under fleet->lock */
-	struct fleet *fleet;
 	char object[48], uuid[MODEL_UUID_SIZE];
 	bool is_cvm;
 	int64_t port_id;         /* if !is_cvm */
@@ -99,15 +98,11 @@ struct fleet_move {
 	enum fabric_phase phase; /* written by fleet_phase_set(); under fleet->lock */
 	struct guest *to_guest;  /* the destination's; NULL: not opened */
 	struct hostd_client *at_from, *at_to;
-	struct hostd_client *at_from_too; /* for what is said while at_from answers a call */
-	bool stopped, lost;               /* as hostd told of the source; with fleet->lock */
-	pthread_cond_t news;
 	bool activated; /* the destination may have run */
 	int64_t begun_ms;
 	/* Of hostd's last word on the source. */
 	double bytes, passes, paused_us, stopped_pages;
 	int64_t stopped_at_us; /* monotonic */
-	double fence_us;       /* what it took to move the control plane at the switch */
 	char reason[256];
 };
 

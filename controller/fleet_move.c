@@ -67,8 +67,7 @@ static void tell(const char *object, const char *uuid, struct hostd_client *clie
 	cJSON_AddStringToObject(params, "uuid", uuid);
 	cJSON_AddStringToObject(params, "role", role);
 	if (hostd_client_call(client, method, params, HOSTD_MS, NULL, &err) != 0)
-		log_info("%s wasn't carried out object=%s why=\"%s\"", method, object,
-			err.message);
+		log_info("%s wasn't carried out object=%s why=\"%s\"", method, object, err.message);
 	cJSON_Delete(params);
 }
 
@@ -140,7 +139,6 @@ static void move_free(struct fleet *fleet, struct fleet_move *move)
 {
 	guest_close(move->to_guest);
 	hostd_client_close(move->at_from);
-	hostd_client_close(move->at_from_too);
 	hostd_client_close(move->at_to);
 	if (move->site != NULL)
 		fleet_site_unref(fleet, move->site);
@@ -148,7 +146,6 @@ static void move_free(struct fleet *fleet, struct fleet_move *move)
 		fleet_server_unref(fleet, move->from);
 	if (move->to != NULL)
 		fleet_server_unref(fleet, move->to);
-	pthread_cond_destroy(&move->news);
 	free(move);
 }
 
@@ -172,24 +169,8 @@ void fleet_moves_free(struct fleet *fleet)
 		move_end(fleet, fleet->moves);
 }
 
-/* The source's hostd told of a change. On that connection's thread. */
-static void on_source_changed(void *ctx, const cJSON *status)
-{
-	struct fleet_move *move = ctx;
-	const char *state = text(status, "state");
-	if (status != NULL && (strcmp(text(status, "uuid"), move->uuid) != 0 ||
-				      strcmp(text(status, "role"), "source") != 0))
-		return;
-	pthread_mutex_lock(&move->fleet->lock);
-	move->stopped |= strcmp(state, "stopped") == 0 || strcmp(state, "frozen") == 0;
-	move->lost |= status == NULL || strcmp(state, "ended") == 0;
-	pthread_cond_broadcast(&move->news);
-	pthread_mutex_unlock(&move->fleet->lock);
-}
-
-/* `move` NULL: its changes are of no interest. */
-static struct hostd_client *open_hostd(struct fleet *fleet, const struct fleet_server *server,
-	struct fleet_move *move, struct problem *problem)
+static struct hostd_client *open_hostd(
+	struct fleet *fleet, const struct fleet_server *server, struct problem *problem)
 {
 	struct why why = {""};
 	struct server stored;
@@ -205,8 +186,7 @@ static struct hostd_client *open_hostd(struct fleet *fleet, const struct fleet_s
 			server->name, server->name);
 		return NULL;
 	}
-	struct hostd_client *client = hostd_client_open(
-		stored.hostd, move != NULL ? on_source_changed : NULL, move, &why);
+	struct hostd_client *client = hostd_client_open(stored.hostd, NULL, NULL, &why);
 	if (client == NULL)
 		problem_set(problem, 500, "internal", "%s", why.text);
 	return client;
@@ -220,8 +200,6 @@ static struct fleet_move *move_new(struct fleet *fleet, const char *object,
 		problem_set(problem, 500, "internal", "no memory");
 		return NULL;
 	}
-	move->fleet = fleet;
-	fleet_cond_init(&move->news);
 	snprintf(move->object, sizeof(move->object), "%s", object);
 	snprintf(move->uuid, sizeof(move->uuid), "%s", target->uuid);
 	move->is_cvm = target->is_cvm;
@@ -235,9 +213,8 @@ static struct fleet_move *move_new(struct fleet *fleet, const char *object,
 	if (move->site == NULL || move->from == NULL || move->to == NULL)
 		problem_set(problem, 503, "server-unreachable",
 			"a server of %s isn't known: check the event list", object);
-	else if ((move->at_from = open_hostd(fleet, move->from, move, problem)) != NULL &&
-		 (move->at_from_too = open_hostd(fleet, move->from, NULL, problem)) != NULL)
-		move->at_to = open_hostd(fleet, move->to, NULL, problem);
+	else if ((move->at_from = open_hostd(fleet, move->from, problem)) != NULL)
+		move->at_to = open_hostd(fleet, move->to, problem);
 	if (problem->status == 0)
 		return move;
 	move_free(fleet, move);
@@ -590,84 +567,42 @@ static void log_times(const struct fleet_move *move, const cJSON *status)
 {
 	const cJSON *t = cJSON_GetObjectItemCaseSensitive(status, "freeze_us");
 	log_info("a VM stood still object=%s stopped=%.0f pages=%.0f state=%.0f sent=%.0f "
-		 "acknowledged=%.0f fenced_in=%.0f resumed=%.0f last_pages=%.0f",
+		 "acknowledged=%.0f resumed=%.0f last_pages=%.0f",
 		move->object, number(t, "stop"), number(t, "pages"), number(t, "state"),
-		number(t, "send"), number(t, "acknowledged"), move->fence_us, number(t, "paused"),
+		number(t, "send"), number(t, "acknowledged"), number(t, "paused"),
 		move->stopped_pages);
 }
 
-/* Waits until the source stands still. False: it won't. */
-static bool await_stopped(struct fleet *fleet, struct fleet_move *move)
-{
-	struct timespec until = fleet_deadline_in(FREEZE_MS);
-	int err = 0;
-	pthread_mutex_lock(&fleet->lock);
-	while (!move->stopped && !move->lost && err == 0)
-		err = pthread_cond_timedwait(&move->news, &fleet->lock, &until);
-	bool stopped = move->stopped;
-	pthread_mutex_unlock(&fleet->lock);
-	return stopped;
-}
-
 /*
- * Ends the time in which the source stands still: fenced off its control plane it forwards on,
- * maybe before the destination has all of it. A CVM's source has nothing more to do. 0, or -1: not
- * begun.
+ * Moves the control plane to the destination, then stops the source, which goes on by itself as
+ * soon as all of it is taken: it forwards, and is not heard otherwise. (A CVM's source forwards
+ * nothing and stays stopped.) What the source says in the moments between is lost at the switch; it
+ * is TCP, and the destination says it again. 0: the destination has all of it and may be activated.
+ * -1 with `failure`.
  */
-static int resume_fenced(struct fleet *fleet, struct fleet_move *move, const cJSON *uuid,
-	unsigned long *id, struct why *why, struct jsonrpc_error *err)
+static int fence_and_freeze(struct fleet *fleet, struct fleet_move *move, char failure[256])
 {
-	int64_t begun = now_us();
-	if (fleet_phase_set(fleet, move, FABRIC_CONTROL_MOVED, why) != 0)
+	struct jsonrpc_error err = {0};
+	struct why why = {""};
+	cJSON *status = NULL, *params = uuid_params(move);
+	cJSON_AddNumberToObject(params, "timeout_ms", FREEZE_MS - HOSTD_MS);
+	cJSON_AddBoolToObject(params, "fenced", !move->is_cvm);
+	if (fleet_phase_set(fleet, move, FABRIC_CONTROL_MOVED, &why) != 0) {
+		cJSON_Delete(params);
+		snprintf(failure, 256, "%.255s", why.text);
 		return -1;
-	move->fence_us = (double)(now_us() - begun);
-	if (move->is_cvm)
-		return -1;
+	}
 	/* The switch's answer runs ahead of its flow cache (docs/notes/fabric.md). */
 	nanosleep(&(struct timespec){.tv_nsec = FLOW_CACHE_US * 1000L}, NULL);
-	return hostd_client_begin(move->at_from_too, "move.resume_source", uuid, id, err);
-}
-
-/*
- * Stops the source, moves the control plane to the destination, and lets the source go on. 0: the
- * destination has all of it and may be activated. -1 with `failure`.
- */
-static int freeze_and_fence(
-	struct fleet *fleet, struct fleet_move *move, cJSON *uuid, char failure[256])
-{
-	struct jsonrpc_error frozen = {0}, resumed = {0};
-	struct why why = {""};
-	unsigned long freeze_id, resume_id;
-	cJSON *status = NULL;
-	int resuming = -1;
-	move->stopped = move->lost = false;
-	int rc = hostd_client_begin(move->at_from, "move.freeze", uuid, &freeze_id, &frozen);
-	if (rc == 0 && await_stopped(fleet, move)) {
-		move->stopped_at_us = now_us();
-		resuming = resume_fenced(fleet, move, uuid, &resume_id, &why, &resumed);
+	move->stopped_at_us = now_us();
+	if (ask(move, move->at_from, "move.freeze", params, FREEZE_MS, &status, &err) != 0) {
+		snprintf(failure, 256, "%.255s", err.message);
+		return -1;
 	}
-	if (rc == 0)
-		rc = hostd_client_finish(move->at_from, freeze_id, FREEZE_MS, &status, &frozen);
-	if (resuming == 0) {
-		cJSON_Delete(status);
-		status = NULL;
-		resuming = hostd_client_finish(
-			move->at_from_too, resume_id, HOSTD_MS, &status, &resumed);
-	}
-	if (status != NULL) {
-		note_figures(move, status);
-		log_times(move, status);
-	}
+	note_figures(move, status);
+	log_times(move, status);
 	cJSON_Delete(status);
-	if (rc != 0)
-		snprintf(failure, 256, "%.255s", frozen.message);
-	else if (why.text[0] != '\0')
-		snprintf(failure, 256, "%.255s", why.text);
-	else if (resuming != 0 && !move->is_cvm && !source_is_gone(move))
-		snprintf(failure, 256, "the source couldn't be resumed: %.200s", resumed.message);
-	else
-		return 0;
-	return -1;
+	return 0;
 }
 
 /* The switch must follow: both copies run, and only one can say what it wants. False: it didn't. */
@@ -810,10 +745,7 @@ static int switch_over(struct fleet *fleet, struct fleet_move *move, struct flee
 		return -1;
 	}
 	fleet_phase_prepare(fleet, move, FABRIC_CONTROL_MOVED);
-	cJSON *uuid = uuid_params(move);
-	int rc = freeze_and_fence(fleet, move, uuid, failure);
-	cJSON_Delete(uuid);
-	if (rc != 0)
+	if (fence_and_freeze(fleet, move, failure) != 0)
 		return -1;
 	move->activated = true;
 	if (ask(move, move->at_to, "move.activate", NULL, ACTIVATE_MS, NULL, &err) != 0) {
@@ -946,8 +878,7 @@ static void forget_copies(struct fleet *fleet, const char *object, const struct 
 {
 	struct problem problem = {0};
 	struct fleet_server *server = fleet_server_ref(fleet, server_id);
-	struct hostd_client *hostd =
-		server != NULL ? open_hostd(fleet, server, NULL, &problem) : NULL;
+	struct hostd_client *hostd = server != NULL ? open_hostd(fleet, server, &problem) : NULL;
 	if (hostd != NULL) {
 		tell(object, target->uuid, hostd, stays ? "move.abort" : "move.finish", "source");
 		tell(object, target->uuid, hostd, "move.finish", "destination");

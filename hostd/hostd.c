@@ -375,7 +375,9 @@ static int at_source(struct hostd *hostd, const char *method, const cJSON *param
 	if (copy == NULL)
 		return no_copy(err, "no move");
 	if (strcmp(method, "move.freeze") == 0)
-		status = source_freeze(copy->source, timeout, err);
+		status = source_freeze(copy->source,
+			cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(params, "fenced")), timeout,
+			err);
 	else
 		status = source_resume(copy->source, err);
 	if (status == 0)

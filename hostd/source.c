@@ -63,7 +63,7 @@ struct source {
 	pthread_cond_t cond;
 	enum state state;
 	enum wish wish;
-	bool granted;
+	bool granted, fenced;
 	int64_t deadline_ms; /* FROZEN: when it resumes by itself */
 	char why[256];       /* ENDED: what ended it; "" for finished */
 	unsigned passes;
@@ -448,10 +448,15 @@ static int send_state(struct source *source, int fd)
 	return error;
 }
 
-/* The controller may say that the source is fenced before the destination has all of it. */
+/* A fenced source need not wait until the destination has all of it. */
 static void resume_if_told(struct source *source)
 {
-	if (source->stopped && get_wish(source) == WISH_RESUME)
+	bool told;
+
+	pthread_mutex_lock(&source->lock);
+	told = source->fenced || source->wish == WISH_RESUME;
+	pthread_mutex_unlock(&source->lock);
+	if (source->stopped && told)
 		resume_vm(source);
 }
 
@@ -813,8 +818,11 @@ static int wish_and_wait(struct source *source, enum wish wish, enum state a, en
 	return result;
 }
 
-int source_freeze(struct source *source, int timeout_ms, struct jsonrpc_error *err)
+int source_freeze(struct source *source, bool fenced, int timeout_ms, struct jsonrpc_error *err)
 {
+	pthread_mutex_lock(&source->lock);
+	source->fenced |= fenced;
+	pthread_mutex_unlock(&source->lock);
 	return wish_and_wait(source, WISH_FREEZE, FROZEN, BOTH, timeout_ms, err);
 }
 

@@ -7,7 +7,7 @@
  * lets it go on.
  *
  *   COPYING -> READY -> STOPPED -> FROZEN -> BOTH -> (finish)
- *                          |__________________^  source_resume() while it is still being sent
+ *                          |__________________^  fenced
  *      any of these -> ENDED: the copy is void and the source runs
  *
  * **When a stopped source runs again.** Stopping a customer's VM is a loan; it ends in one of
@@ -58,8 +58,10 @@ int source_start(
 /*
  * Stops the VM; when this returns the destination has all of it. Waits for the first passes to be
  * done, up to `timeout_ms` in all; the VM itself is stopped for less than 5 s, or resumed.
+ * `fenced`: the controller has fenced the source at the switch already; it goes on as soon as all
+ * of it is taken, before the destination has it.
  */
-int source_freeze(struct source *source, int timeout_ms, struct jsonrpc_error *err);
+int source_freeze(struct source *source, bool fenced, int timeout_ms, struct jsonrpc_error *err);
 
 /*
  * The source goes on, beside the destination: as soon as all of it is taken, if it was just

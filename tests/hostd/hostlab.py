@@ -71,13 +71,6 @@ class Rpc:
     def call(self, method, **params):
         return self.answer(self.ask(method, params))
 
-    def wait_news(self, wanted):
-        """The next notification that is `wanted`."""
-        while True:
-            message = self._line()
-            if "method" in message and wanted(message["params"]):
-                return message["params"]
-
 
 class Qmp:
     """A QEMU monitor, for the test's own questions."""

@@ -94,22 +94,18 @@ def test_move(pair, engine):
     assert files(pair.a) == files(pair.b) == []
 
 
-def test_a_fenced_source_goes_on_before_the_destination_has_all(pair):
-    """The controller says so as soon as the source stands still; the destination is whole all the same."""
+def test_a_fenced_source_goes_on_by_itself(pair):
+    """Before the destination has all of it, and the destination is whole all the same."""
     before = pair.source.facts()
     pair.start("auto")
     pair.wait_source("ready")
-    other = Rpc(pair.a.socket_path)
-    try:
-        freeze = pair.a.rpc.ask("move.freeze", {"uuid": pair.uuid})
-        other.wait_news(lambda n: n["uuid"] == pair.uuid and n["state"] == "stopped")
-        assert other.call("move.resume_source", uuid=pair.uuid)["state"] == "both"
-    finally:
-        other.close()
-    assert pair.a.rpc.answer(freeze)["state"] in ("frozen", "both")  # as the machine is fast
-    assert pair.source_state()["freeze_us"]["paused"] > 0
+    frozen = pair.freeze(fenced=True)
+    assert frozen["state"] == "both" and not frozen["granted"]
+    times = frozen["freeze_us"]
+    assert times["stop"] < times["state"] <= times["paused"] and times["send"] <= times["acknowledged"]
     assert pair.source.status() == "running"
     assert pair.wait_target("holding")["epoch"] == 1
+    assert pair.a.call("move.resume_source", uuid=pair.uuid)["state"] == "both"
     assert pair.b.call("move.activate", uuid=pair.uuid)["state"] == "active"
     assert_went_on(before, pair.target.facts())
     assert_went_on(before, pair.source.facts())
