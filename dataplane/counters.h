@@ -36,6 +36,7 @@
 	X(mpls_malformed, "label stack too short, or not IP below it")                   \
 	X(icmp_rate_limited, "an ICMP error not sent: too many")                         \
 	X(no_buffer, "no packet buffer free")                                            \
+	X(mute, "only what is forwarded may go out now (fwd.mute)")                      \
 	X(tx_full, "the port's transmit queue was full")                                 \
 	X(tap_full, "the kernel didn't take the packet from the TAP")
 

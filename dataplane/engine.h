@@ -71,6 +71,11 @@ struct engine {
 	struct port ports[MAX_PORTS];
 	bool vpn;
 	uint64_t now_ms; /* CLOCK_MONOTONIC, set by engine_begin() */
+	/*
+	 * Until then (same clock) only what is forwarded goes out: nothing that the kernel sends,
+	 * no ARP, no neighbour discovery. Set by the control thread.
+	 */
+	_Atomic uint64_t mute_until_ms;
 	uint16_t ip_id;
 };
 
@@ -98,6 +103,11 @@ void engine_tick(struct engine *engine);
 static inline const struct iface *engine_iface(const struct engine *engine, unsigned port)
 {
 	return &engine->now_ifaces->ports[port];
+}
+
+static inline bool engine_is_mute(const struct engine *engine)
+{
+	return engine->now_ms < atomic_load_explicit(&engine->mute_until_ms, memory_order_relaxed);
 }
 
 /* Counts, and frees `m`. */

@@ -218,10 +218,19 @@ size_t neighbors_snapshot(struct neighbors *ns, struct neighbor_info *out, size_
 
 /* ---- asking ------------------------------------------------------------------------------ */
 
+/* A buffer for a frame of our own; NULL: there is none, or we are not to speak. */
+static struct rte_mbuf *own_frame(struct engine *engine, unsigned port)
+{
+	if (!engine_is_mute(engine))
+		return engine_alloc(engine, port);
+	engine->ports[port].counters.drops[DROP_mute]++;
+	return NULL;
+}
+
 static void send_arp(struct engine *engine, unsigned port, uint16_t opcode,
 	const struct rte_ether_addr *dst, const void *from, const void *to)
 {
-	struct rte_mbuf *m = engine_alloc(engine, port);
+	struct rte_mbuf *m = own_frame(engine, port);
 	struct rte_arp_hdr *arp;
 
 	if (!m)
@@ -258,7 +267,7 @@ static void send_nd(struct engine *engine, unsigned port, uint8_t type, uint32_t
 		.option.nd_opt_len = 1,
 		.mac = engine->ports[port].mac,
 	};
-	struct rte_mbuf *m = engine_alloc(engine, port);
+	struct rte_mbuf *m = own_frame(engine, port);
 	struct rte_ipv6_hdr *ip;
 
 	if (!m)

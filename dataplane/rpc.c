@@ -11,6 +11,7 @@
 #include "dataplane/neighbor.h"
 #include "dataplane/routes.h"
 
+#define MAX_MUTE_MS 60000
 #ifndef EDGEPLEX_VERSION
 #define EDGEPLEX_VERSION "0.1"
 #endif
@@ -332,6 +333,27 @@ static cJSON *neighbors(const struct rpc *rpc, struct jsonrpc_error *err)
 	return out;
 }
 
+/* ---- fwd.mute ---------------------------------------------------------------------------- */
+
+static int mute(
+	const struct rpc *rpc, const cJSON *params, cJSON **result, struct jsonrpc_error *err)
+{
+	const cJSON *ms = cJSON_GetObjectItemCaseSensitive(params, "ms");
+	struct timespec now;
+	uint64_t until = 0;
+
+	if (!cJSON_IsNumber(ms) || !(ms->valuedouble >= 0 && ms->valuedouble <= MAX_MUTE_MS))
+		return jsonrpc_fail(err, JSONRPC_INVALID_PARAMS, "/ms",
+			"must be a number of 0 to %d", MAX_MUTE_MS);
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	if (ms->valuedouble > 0)
+		until = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000 +
+			(uint64_t)ms->valuedouble;
+	atomic_store_explicit(&rpc->fwd->engine.mute_until_ms, until, memory_order_relaxed);
+	*result = cJSON_CreateObject();
+	return 0;
+}
+
 int rpc_handle(void *ctx, const char *method, const cJSON *params, cJSON **result,
 	struct jsonrpc_error *err)
 {
@@ -355,6 +377,8 @@ int rpc_handle(void *ctx, const char *method, const cJSON *params, cJSON **resul
 		*result = out;
 		return 0;
 	}
+	if (strcmp(method, "fwd.mute") == 0)
+		return mute(rpc, params, result, err);
 	return jsonrpc_fail(
 		err, JSONRPC_METHOD_NOT_FOUND, "", "edgeplex-fwd has no method %s", method);
 }

@@ -68,7 +68,10 @@ static unsigned read_taps(struct worker *worker)
 			m->data_len = (uint16_t)n;
 			m->pkt_len = (uint32_t)n;
 			engine->ports[port].counters.from_tap++;
-			engine_send(engine, port, m);
+			if (engine_is_mute(engine))
+				engine_drop(engine, port, m, DROP_mute);
+			else
+				engine_send(engine, port, m);
 			total++;
 		}
 	}

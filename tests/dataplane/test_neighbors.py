@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """ARP and neighbour discovery, both ways."""
 
+import socket
+
 import pytest
 from scapy.layers.inet import ICMP, IP, UDP
 from scapy.layers.inet6 import (
@@ -8,7 +10,7 @@ from scapy.layers.inet6 import (
 )
 from scapy.layers.l2 import ARP, Ether
 
-from fwdlab import CE_MAC, CORE_MAC, CUST_MAC, PE_MAC, Wire
+from fwdlab import CE_MAC, CORE_MAC, CUST_MAC, PE_MAC, RpcError, Wire, in_netns, route
 from lib.lab import wait_until
 
 BROADCAST = "ff:ff:ff:ff:ff:ff"
@@ -234,3 +236,43 @@ def test_scan_does_not_fill_the_table(net):
     net.ping(net.ce, "192.0.2.1", 1)
     wait_until(lambda: not [n for n in net.rpc("fwd.neighbors") if n["state"] == "incomplete"], 15,
                "they are forgotten")
+
+
+def test_a_mute_forwarder_only_forwards(net):
+    """Another copy of the VM speaks for it: no ARP, no ND, nothing of the kernel; packets go on."""
+    net.pe_wire.send(Ether(src=PE_MAC, dst=BROADCAST) / ARP(
+        op=1, hwsrc=PE_MAC, psrc="198.51.100.77", pdst="198.51.100.1"))
+    wait_until(lambda: neighbor(net, "198.51.100.77"), 5, "the next hop is known")
+    ask4 = Ether(src=CE_MAC, dst=BROADCAST) / ARP(
+        op=1, hwsrc=CE_MAC, psrc=CE4, pdst="192.168.1.1")
+    ask6 = Ether(src=CE_MAC, dst="33:33:ff:00:00:01") / IPv6(src=CE6, dst="ff02::1:ff00:1") / \
+        ICMPv6ND_NS(tgt="fd00:a1::1") / ICMPv6NDOptSrcLLAddr(lladdr=CE_MAC)
+    hold = net.feed(route("10.9.0.0/16", {"via": "198.51.100.77", "oif": net.ifindex("core")}))
+    try:
+        net.rpc("fwd.mute", ms=60000)
+        net.ce_wire.drain()
+        net.pe_wire.drain()
+        before = net.drops("cust", "mute"), net.drops("core", "mute")
+        net.ce_wire.send(ask4)
+        net.ce_wire.send(ask6)
+        with in_netns(net.fwd), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as kernel:
+            kernel.sendto(b"from the kernel", ("198.51.100.2", 4711))
+        wait_until(lambda: net.drops("cust", "mute") >= before[0] + 2 and
+                   net.drops("core", "mute") > before[1], 5, "all three were dropped")
+        net.ce_wire.send(Ether(src=CE_MAC, dst=CUST_MAC) / IP(src=CE4, dst="10.9.0.1") /
+                         UDP(dport=9) / b"on")
+        assert net.pe_wire.expect(Ether, lambda p: UDP in p)[UDP].dport == 9
+        assert not any(ARP in Ether(frame) or ICMPv6ND_NA in Ether(frame)
+                       for frame in net.ce_wire.frames(0.3))
+    finally:
+        net.rpc("fwd.mute", ms=0)
+        hold.close()
+    net.ce_wire.send(ask4)
+    assert net.ce_wire.expect(Ether, lambda p: ARP in p and p[ARP].op == 2)[ARP].hwsrc == CUST_MAC
+
+
+@pytest.mark.parametrize("params", [{}, {"ms": -1}, {"ms": 60001}, {"ms": "1"}])
+def test_how_long_it_is_mute(net, params):
+    with pytest.raises(RpcError) as refused:
+        net.rpc("fwd.mute", **params)
+    assert refused.value.error["data"]["field"] == "/ms"
