@@ -153,7 +153,7 @@ class Probes:
     def settled(self, after_ns, limit_s=30):
         """Waits until every flow has received a probe that was due after `after_ns`."""
         wait_until(lambda: all(flow["received"] for flow in self.window(after_ns).values()),
-                   limit_s, "probes arrive in every direction")
+                   limit_s, "probes arrive in every direction", interval_s=0.2)
 
 
 def total(flows):

@@ -90,8 +90,8 @@ class TcpFlow:
         no data arrived at all."""
         found = {}
         for edge, dump in self._dumps:
-            frames = [f for f in wire.read(dump.path)
-                      if f.ns >= from_ns and (until_ns is None or f.ns < until_ns)]
+            frames = [f for f in wire.read(dump.path, from_ns)
+                      if until_ns is None or f.ns < until_ns]
             longest = [silence for (_, to), silence in wire.longest_silence(frames, PORT).items()
                        if to == edge.host4]
             found[edge.name] = max(longest, default=None)

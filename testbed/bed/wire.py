@@ -65,8 +65,9 @@ class Frame:
                 str(ipaddress.IPv6Address(self.rest[24:40])), self.rest[40:])
 
 
-def read(path):
-    """All frames of a file of tcpdump's; a last one that isn't whole yet is left out."""
+def read(path, from_ns=0):
+    """All frames of a file of tcpdump's since a time; a last one that isn't whole yet is left
+    out."""
     with open(path, "rb") as file:
         data = file.read()
     if len(data) < 24:
@@ -76,11 +77,12 @@ def read(path):
     frames, at, head = [], 24, struct.Struct("=IIII")
     while at + 16 <= len(data):
         seconds, nanoseconds, size, _ = head.unpack_from(data, at)
-        at += 16
-        raw = data[at:at + size]
-        at += size
+        at += 16 + size
         if at > len(data):
             break
+        if seconds * 1_000_000_000 + nanoseconds < from_ns:
+            continue
+        raw = data[at - size:at]
         kind, vlan, start = int.from_bytes(raw[12:14], "big"), 0, 14
         if kind == ETH_VLAN:
             vlan = int.from_bytes(raw[14:16], "big") & 0xfff
@@ -184,7 +186,7 @@ class Wire:
         except BaseException:
             self._kill()
             raise
-        self._frames = {name: [f for f in read(dump.path) if f.ns >= self._began_ns]
+        self._frames = {name: read(dump.path, self._began_ns)
                         for name, dump in self._dumps.items()}
 
     def _kill(self):

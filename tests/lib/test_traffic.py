@@ -18,6 +18,7 @@ sys.path.insert(0, os.path.join(TOP, "testbed"))
 from bed import asker, bgpmsg, churn, oldways, wire  # noqa: E402  pylint: disable=wrong-import-position
 
 PROBE = f"{os.environ.get('EDGEPLEX_BUILD', os.path.join(TOP, 'build'))}/edgeplex-probe"
+RIGHT_MAC = "02:00:00:00:00:02"
 MS = 1_000_000
 S = 1_000 * MS
 
@@ -26,11 +27,11 @@ S = 1_000 * MS
 
 @pytest.fixture(name="stream")
 def stream_between_two_hosts():
-    """A function that sends 1,000 probes a second for 2 s, calls another one meanwhile, and returns
-    what sender and receiver say."""
+    """A function that sends 1,000 probes a second, calls another one meanwhile, and returns what
+    sender and receiver say."""
     with Lab("probe") as lab:
         left, right = lab.netns("left"), lab.netns("right")
-        lab.veth(left, "eth0", right, "eth0")
+        lab.veth(left, "eth0", right, "eth0", mac2=RIGHT_MAC)
         for ns, number in ((left, 1), (right, 2)):
             lab.run(ns, ["ip", "addr", "add", f"192.0.2.{number}/24", "dev", "eth0"])
             lab.run(ns, ["ip", "addr", "add", f"2001:db8::{number}/64", "dev", "eth0"])
@@ -41,15 +42,20 @@ def stream_between_two_hosts():
                 receiver = lab.spawn(right, [PROBE, "receive", "--port", 5000, "--file", record,
                                              "--seconds", 60], "receiver", stdout=out)
             wait_until(lambda: os.path.getsize(f"{lab.dir}/out"), 10, "the receiver listens")
-            for address in ("192.0.2.2", "2001:db8::2"):  # while a neighbour is unknown, little waits
-                lab.run(left, ["ping", "-c", 1, "-W", 5, address])
+            # Else packets would wait for their neighbour's address instead of being lost.
+            for address in ("192.0.2.2", "2001:db8::2"):
+                lab.run(left, ["ip", "neigh", "replace", address, "lladdr", RIGHT_MAC, "nud",
+                               "permanent", "dev", "eth0"])
             with open(f"{lab.dir}/sent", "wb") as out:
-                sender = lab.spawn(left, [PROBE, "send", "--port", 5000, "--seconds", 2,
+                sender = lab.spawn(left, [PROBE, "send", "--port", 5000, "--seconds", 60,
                                           "--flow", "1,192.0.2.1,192.0.2.2",
                                           "--flow", "2,2001:db8::1,2001:db8::2,10"],
                                    "sender", stdout=out)
             wait_until(lambda: os.path.getsize(record) > 100 * 40, 10, "probes arrive")
             meanwhile(lab, right)
+            size = os.path.getsize(record)
+            wait_until(lambda: os.path.getsize(record) > size + 100 * 40, 10, "probes still arrive")
+            sender.send_signal(signal.SIGTERM)
             assert sender.wait(20) == 0
             receiver.send_signal(signal.SIGTERM)
             assert receiver.wait(20) == 0
@@ -64,10 +70,10 @@ def stream_between_two_hosts():
 
 def test_nothing_is_lost_on_a_good_link(stream):
     sent, flows = stream(lambda lab, ns: None)
-    assert [(f["sent"], f["failed"]) for f in sent["flows"]] == [(2000, 0), (200, 0)]
-    for number, expected in ((1, 2000), (2, 200)):
-        flow = flows[number]
-        assert (flow["received"], flow["lost"]) == (expected, 0)
+    for said in sent["flows"]:
+        flow = flows[said["flow"]]
+        assert said["sent"] > 10 and said["failed"] == 0
+        assert (flow["received"], flow["lost"]) == (said["sent"], 0)
         assert flow["duplicated"] == flow["reordered"] == 0
 
 
