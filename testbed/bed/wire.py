@@ -434,13 +434,42 @@ def _text(frame):
 # ---- a BGP session ---------------------------------------------------------------------------
 
 
+class _Stream:
+    """One direction of a TCP connection, put together from its segments in any order."""
+
+    def __init__(self):
+        self.next_seq, self.early = None, []  # early: [(seq, payload)] behind a hole
+
+    def add(self, seq, payload):
+        """Takes a segment, and returns the bytes that follow what was returned before."""
+        if self.next_seq is None:
+            start = payload.find(bgpmsg.MARKER)
+            if start < 0:
+                return b""
+            seq, payload = seq + start, payload[start:]
+            self.next_seq = seq & 0xffffffff
+        self.early.append((seq, payload))
+        found, progress = b"", True
+        while progress:
+            progress = False
+            for segment in self.early:
+                known = (self.next_seq - segment[0]) & 0xffffffff
+                if known < 1 << 31:  # it begins at or before what comes next
+                    found += segment[1][known:]
+                    self.next_seq = (self.next_seq + len(segment[1][known:])) & 0xffffffff
+                    self.early.remove(segment)
+                    progress = True
+                    break
+        return found
+
+
 def bgp_messages(frames, source, destination):
     """What `source` said to `destination` by BGP: [(ns, type, body)], from captured whole frames.
 
     Starts with the first message that begins in the capture. Raises TestbedError when segments are
     missing that were never sent again.
     """
-    segments = {}
+    found, streams = [], {}
     for frame in frames:
         if frame.type not in (ETH_IP, ETH_IPV6):
             continue
@@ -448,32 +477,22 @@ def bgp_messages(frames, source, destination):
         if protocol != 6 or (src, dst) != (source, destination) or len(rest) < 20:
             continue
         ports = struct.unpack("!HH", rest[:4])
-        length = (struct.unpack("!H", frame.rest[2:4])[0] - 4 * (frame.rest[0] & 15)
-                  if frame.type == ETH_IP else struct.unpack("!H", frame.rest[4:6])[0])
-        start = 4 * (rest[12] >> 4)
-        payload = rest[start:length]
-        if BGP in ports and payload:
-            segments.setdefault((ports, struct.unpack("!I", rest[4:8])[0]), (frame.ns, payload))
-    found, buffer, next_seq, connection = [], bytearray(), None, None
-    for (ports, seq), (ns, payload) in segments.items():
-        if ports != connection:  # a new session
-            connection, next_seq, buffer = ports, None, bytearray()
-        if next_seq is None:
-            start = payload.find(bgpmsg.MARKER)
-            if start < 0:
-                continue
-            seq, payload = seq + start, payload[start:]
-        elif (seq - next_seq) & 0xffffffff >= 1 << 31:  # overlaps what is known
-            payload = payload[(next_seq - seq) & 0xffffffff:]
-        elif seq != next_seq:
-            raise host.TestbedError(f"BGP from {source}: a segment is missing before {ns}")
-        if not payload:
+        payload = rest[4 * (rest[12] >> 4):_tcp_length(frame)]
+        if BGP not in ports or not payload:
             continue
-        next_seq = (seq + len(payload)) & 0xffffffff if next_seq is None else \
-            (next_seq + len(payload)) & 0xffffffff
-        buffer += payload
-        found += [(ns, kind, body) for kind, body in bgpmsg.split(buffer)]
+        stream, buffer = streams.setdefault(ports, (_Stream(), bytearray()))
+        buffer += stream.add(struct.unpack("!I", rest[4:8])[0], payload)
+        found += [(frame.ns, kind, body) for kind, body in bgpmsg.split(buffer)]
+    if any(stream.early for stream, _ in streams.values()):
+        raise host.TestbedError(f"BGP from {source}: a segment is missing in the capture")
     return found
+
+
+def _tcp_length(frame):
+    """Bytes of a TCP segment with its header: Ethernet may have filled the frame up."""
+    if frame.type == ETH_IP:
+        return struct.unpack("!H", frame.rest[2:4])[0] - 4 * (frame.rest[0] & 15)
+    return struct.unpack("!H", frame.rest[4:6])[0]
 
 
 def longest_silence(frames, port):
@@ -486,9 +505,7 @@ def longest_silence(frames, port):
         protocol, source, destination, rest = frame.ip()
         if protocol != 6 or len(rest) < 20 or port not in struct.unpack("!HH", rest[:4]):
             continue
-        length = (struct.unpack("!H", frame.rest[2:4])[0] - 4 * (frame.rest[0] & 15)
-                  if frame.type == ETH_IP else struct.unpack("!H", frame.rest[4:6])[0])
-        if length <= 4 * (rest[12] >> 4):
+        if _tcp_length(frame) <= 4 * (rest[12] >> 4):
             continue
         flow = (source, destination)
         if flow in last:

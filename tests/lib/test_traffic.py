@@ -292,15 +292,16 @@ def test_a_bgp_session_is_read_from_its_segments():
     one = bgpmsg.message(bgpmsg.UPDATE, update(withdrawn=b"\x08\x0a"))
     two = bgpmsg.message(bgpmsg.KEEPALIVE)
     said = one + two + one
-    # It begins within a message; a segment is sent twice, another again with more behind it.
-    parts = [(90, b"\0" * 10), (100, said[:30]), (100, said[:30]), (120, said[20:60]),
-             (160, said[60:])]
+    # It begins within a message; a segment is sent twice, another again with more behind it, and
+    # the last two come in the wrong order.
+    parts = [(90, b"\0" * 10), (100, said[:30]), (100, said[:30]), (160, said[60:]),
+             (120, said[20:60])]
     frames = [frame(n, 0, PE + CE + b"\x08\0" + tcp(seq, part))
               for n, (seq, part) in enumerate(parts)]
     found = wire.bgp_messages(frames, "10.0.0.1", "10.0.0.100")
     assert [kind for _, kind, _ in found] == [bgpmsg.UPDATE, bgpmsg.KEEPALIVE, bgpmsg.UPDATE]
     with pytest.raises(Exception, match="missing"):
-        wire.bgp_messages(frames[:3] + frames[4:], "10.0.0.1", "10.0.0.100")
+        wire.bgp_messages(frames[:4], "10.0.0.1", "10.0.0.100")
 
 
 # ---- rules of the edge switch ------------------------------------------------------------------
