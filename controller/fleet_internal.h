@@ -102,6 +102,7 @@ struct fleet_move {
 	int64_t begun_ms;
 	/* Of hostd's last word on the source. */
 	double bytes, passes, paused_us, stopped_pages;
+	bool source_died;
 	int64_t stopped_at_us; /* monotonic */
 	char reason[256];
 };

@@ -73,11 +73,14 @@ static void tell(const char *object, const char *uuid, struct hostd_client *clie
 	cJSON_Delete(params);
 }
 
-/* The source runs, and the destination doesn't. */
+/* The source runs, and the destination doesn't: the one that may stand in the way comes first. */
 static void abort_copy(struct fleet_move *move)
 {
-	tell(move->object, move->uuid, move->at_to, "move.abort", "destination");
+	if (move->activated)
+		tell(move->object, move->uuid, move->at_to, "move.abort", "destination");
 	tell(move->object, move->uuid, move->at_from, "move.abort", "source");
+	if (!move->activated)
+		tell(move->object, move->uuid, move->at_to, "move.abort", "destination");
 }
 
 static int hostd_problem(const struct fleet_server *server, const char *what,
@@ -110,6 +113,7 @@ static void note_figures(struct fleet_move *move, const cJSON *status)
 	move->passes = number(status, "passes");
 	move->stopped_pages = number(status, "last_pages");
 	move->paused_us = number(freeze, "paused");
+	move->source_died = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(status, "vm_ended"));
 	snprintf(move->reason, sizeof(move->reason), "%s", text(status, "reason"));
 }
 
@@ -400,7 +404,7 @@ int fleet_move_copy(struct fleet *fleet, const char *object, fleet_progress_fn p
 	struct problem *problem)
 {
 	struct target target;
-	char state[16], at_to[16], told[160];
+	char state[16], told[160];
 	double bytes = -1;
 	int64_t since = fleet_now_ms();
 	struct fleet_move *move = move_get(fleet, object, &target, problem);
@@ -413,17 +417,15 @@ int fleet_move_copy(struct fleet *fleet, const char *object, fleet_progress_fn p
 		progress(ctx, told);
 		if (strcmp(state, "ready") == 0)
 			return 0;
-		if (strcmp(state, "copying") != 0) {
-			char why[256];
-			snprintf(why, sizeof(why), "%s",
-				move->reason[0] != '\0' ? move->reason : "its hostd was restarted");
-			side_state(move, move->at_to, "destination", at_to);
+		if (strcmp(state, "copying") != 0)
 			return problem_set(problem, 500, "copy-failed",
-				"the copy from server %s to server %s ended: %s%s%s",
-				move->from->name, move->to->name, why,
-				move->reason[0] != '\0' ? "; the destination says: " : "",
-				move->reason);
-		}
+				"the copy from server %s to server %s ended: %s. Begin the move "
+				"again when that is mended",
+				move->from->name, move->to->name,
+				strcmp(state, "ended") == 0 ? move->reason
+							    : "edgeplex-hostd of the first "
+							      "was restarted, or doesn't "
+							      "answer");
 		if (move->bytes != bytes)
 			since = fleet_now_ms();
 		bytes = move->bytes;
@@ -574,11 +576,18 @@ static bool await_work(
 
 /* ---- the switch-over ------------------------------------------------------------------------ */
 
-/* Dead, or on a server that neither libvirt nor hostd speaks for any more. */
+/*
+ * Dead, or on a server that neither libvirt nor hostd speaks for any more. hostd, which has a
+ * connection to QEMU, knows before libvirt.
+ */
 static bool source_is_gone(struct fleet_move *move)
 {
 	struct jsonrpc_error err_hostd = {0};
 	struct hv_vm vm;
+	char state[16];
+	side_state(move, move->at_from, "source", state);
+	if (state[0] != '\0' && move->source_died)
+		return true;
 	int err = hv_vm_get(move->from->hv, move->uuid, &vm, NULL);
 	if (err == EHOSTUNREACH)
 		return ask(move, move->at_from, "hostd.info", NULL, HOSTD_MS, NULL, &err_hostd) !=
@@ -683,18 +692,19 @@ static int commit(struct fleet *fleet, struct fleet_move *move, struct fleet_vm 
 	return 0;
 }
 
-/* The destination's guest, which runs, speaks for itself. Its keeper sees to what can't be done
- * now. */
-static int let_speak(struct fleet_move *move)
+/*
+ * The guest on a server, which runs, speaks for itself again. After a start of edgeplexd it may not
+ * be connected yet, and is waited for while it is there; at worst its mute runs out.
+ */
+static void unmute(struct fleet_move *move, struct fleet_server *server, struct guest *guest)
 {
 	struct jsonrpc_error err = {0};
+	struct hv_vm vm;
 	int64_t until = fleet_now_ms() + FORWARDS_MS;
-	if (move->to_guest == NULL)
-		move->to_guest = guest_open(move->to->hv, move->uuid, NULL, NULL);
-	while (!move->is_cvm && move->to_guest != NULL && fleet_now_ms() < until &&
-		set_mute(move->to_guest, false, &err) != 0)
-		;
-	return 0;
+	while (!move->is_cvm && guest != NULL && set_mute(guest, false, &err) != 0 &&
+		fleet_now_ms() < until &&
+		hv_vm_get(server->hv, move->uuid, &vm, NULL) != ENOENT)
+		guest_wait_ready(guest, PROBE_MS, NULL);
 }
 
 /*
@@ -707,8 +717,12 @@ static int go_forward_without_source(struct fleet *fleet, struct fleet_move *mov
 	cJSON *params = uuid_params(move);
 	insist_on_phase(fleet, move, FABRIC_AT_DESTINATION);
 	cJSON_AddTrueToObject(params, "fenced");
-	if (ask(move, move->at_to, "move.activate", params, ACTIVATE_MS, NULL, &err) == 0)
-		return let_speak(move);
+	if (ask(move, move->at_to, "move.activate", params, ACTIVATE_MS, NULL, &err) == 0) {
+		if (move->to_guest == NULL)
+			move->to_guest = guest_open(move->to->hv, move->uuid, NULL, NULL);
+		unmute(move, move->to, move->to_guest);
+		return 0;
+	}
 	snprintf(why, 256, "the destination couldn't be activated: %.200s", err.message);
 	return -1;
 }
@@ -723,17 +737,19 @@ static bool destination_is_whole(struct fleet_move *move)
 }
 
 /*
- * Back to the source alone. The destination is fenced before the source may speak again. Once the
- * destination has spoken for it, the source's BGP sessions are out of step: pvmd begins anew and
+ * Back to the source alone. The destination is fenced before the source may speak again; if it
+ * never ran there is nothing to fence, and the source, which may stand still, goes on before a
+ * switch that doesn't answer is waited for. Once the destination has spoken for it, the source's BGP sessions are out of step: pvmd begins anew and
  * its peers keep the routes (graceful restart), where it would else stall until hold times expire.
  */
 static void go_back(struct fleet *fleet, struct fleet_move *move, struct fleet_vm *vm)
 {
-	struct jsonrpc_error ignored = {0};
+	if (!move->activated)
+		abort_copy(move);
 	insist_on_phase(fleet, move, FABRIC_AT_SOURCE);
-	abort_copy(move);
-	if (!move->is_cvm)
-		set_mute(vm->guest, false, &ignored);
+	if (move->activated)
+		abort_copy(move);
+	unmute(move, move->from, vm->guest);
 	if (move->activated && !source_is_gone(move)) {
 		struct jsonrpc_error err = {0};
 		cJSON *params = cJSON_CreateObject();
@@ -793,8 +809,10 @@ static int switch_over(struct fleet *fleet, struct fleet_move *move, struct flee
 	}
 	if (fence_and_freeze(fleet, move, failure) != 0)
 		return -1;
-	move->activated = true;
-	if (ask(move, move->at_to, "move.activate", NULL, ACTIVATE_MS, NULL, &err) != 0) {
+	int rc = ask(move, move->at_to, "move.activate", NULL, ACTIVATE_MS, NULL, &err);
+	/* No answer: it may have. */
+	move->activated = rc == 0 || err.code == JSONRPC_UNAVAILABLE;
+	if (rc != 0) {
 		snprintf(
 			failure, 256, "the destination couldn't be activated: %.200s", err.message);
 		return -1;
@@ -828,8 +846,13 @@ static int take_up(struct fleet *fleet, struct fleet_move *move, const struct ta
 {
 	struct jsonrpc_error err = {0};
 	char at_from[16], at_to[16], missing[160];
+	struct hv_vm vm;
 	side_state(move, move->at_to, "destination", at_to);
-	move->activated = strcmp(at_to, "active") == 0;
+	/* A hostd that was restarted knows nothing of what it activated. */
+	move->activated = strcmp(at_to, "active") == 0 ||
+			  (hv_wait_connected(move->to->hv, FLEET_SERVER_CONNECT_MS, NULL) == 0 &&
+				  hv_vm_get(move->to->hv, move->uuid, &vm, NULL) == 0 &&
+				  vm.state == HV_VM_RUNNING);
 	snprintf(failure, 256, "edgeplexd was interrupted before the destination ran");
 	if (!move->activated)
 		return -1;

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -21,6 +22,7 @@
 
 struct qmp {
 	int fd;
+	char *path;
 	pid_t pid;
 	unsigned long last_id;
 	unsigned long awaited;
@@ -211,6 +213,7 @@ int qmp_open(const char *path, int timeout_ms, struct qmp **out, char why[256])
 	snprintf(why, 256, "out of memory");
 	if (qmp == NULL)
 		return ENOMEM;
+	qmp->path = strdup(path);
 	qmp->fd = jsonrpc_connect_unix(path);
 	if (qmp->fd < 0) {
 		error = errno;
@@ -239,12 +242,46 @@ int qmp_open(const char *path, int timeout_ms, struct qmp **out, char why[256])
 	return 0;
 }
 
+int qmp_fd(const struct qmp *qmp)
+{
+	return qmp->fd;
+}
+
+bool qmp_gone(const struct qmp *qmp)
+{
+	struct pollfd p = {.fd = qmp->fd};
+
+	return poll(&p, 1, 0) > 0 && (p.revents & (POLLHUP | POLLERR)) != 0;
+}
+
+/* A QEMU that was killed leaves its socket. Unless the next one has made its own by now. */
+static void remove_stale(const char *path)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	struct stat before, now;
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+	snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
+	if (fd >= 0 && lstat(path, &before) == 0 && S_ISSOCK(before.st_mode) &&
+		connect(fd, (const struct sockaddr *)&address, sizeof(address)) < 0 &&
+		errno == ECONNREFUSED && lstat(path, &now) == 0 && now.st_ino == before.st_ino)
+		unlink(path);
+	if (fd >= 0)
+		close(fd);
+}
+
 void qmp_close(struct qmp *qmp)
 {
+	bool gone;
+
 	if (qmp == NULL)
 		return;
+	gone = qmp->fd >= 0 && qmp_gone(qmp);
 	if (qmp->fd >= 0)
 		close(qmp->fd);
+	if (gone && qmp->path != NULL)
+		remove_stale(qmp->path);
+	free(qmp->path);
 	cJSON_Delete(qmp->answer);
 	jsonrpc_lines_free(&qmp->lines);
 	free(qmp);

@@ -26,8 +26,13 @@ struct qmp;
  */
 int qmp_open(const char *path, int timeout_ms, struct qmp **qmp, char why[256]);
 
-/* Accepts NULL. QEMU goes on. */
+/* Accepts NULL. QEMU goes on; if it was killed its socket, which it left, is removed. */
 void qmp_close(struct qmp *qmp);
+
+/* The monitor's connection, to poll() for QEMU's end (POLLHUP). */
+int qmp_fd(const struct qmp *qmp);
+/* Has QEMU ended? Doesn't block. */
+bool qmp_gone(const struct qmp *qmp);
 
 /* What went wrong last, in a sentence. */
 const char *qmp_why(const struct qmp *qmp);

@@ -96,6 +96,7 @@ static cJSON *status_locked(struct source *source)
 	cJSON_AddStringToObject(status, "role", "source");
 	cJSON_AddStringToObject(status, "state", state_names[source->state]);
 	cJSON_AddBoolToObject(status, "granted", source->granted);
+	cJSON_AddBoolToObject(status, "vm_ended", qmp_gone(source->qmp));
 	if (source->state == ENDED)
 		cJSON_AddStringToObject(status, "reason", source->why);
 	cJSON_AddStringToObject(status, "engine", dirty_engine_name(dirty_engine(source->dirty)));

@@ -368,14 +368,15 @@ static int activate(struct standby *standby, bool fenced, struct jsonrpc_error *
 
 static void wait_for_news(struct standby *standby)
 {
-	struct pollfd p[2] = {
+	struct pollfd p[3] = {
 		{.fd = standby->wake_fd, .events = POLLIN},
 		{.fd = standby->link != NULL ? link_fd(standby->link) : -1, .events = POLLIN},
+		{.fd = standby->qmp != NULL ? qmp_fd(standby->qmp) : -1}, /* only its end */
 	};
 	uint64_t ticks;
 
 	if (standby->link == NULL || !link_pending(standby->link))
-		poll(p, 2, standby->link != NULL ? ALIVE_MS : -1);
+		poll(p, 3, standby->link != NULL ? ALIVE_MS : -1);
 	if (read(standby->wake_fd, &ticks, sizeof(ticks)) < 0)
 		return; /* non-blocking; only empties it */
 }
@@ -412,6 +413,8 @@ static void *standby_main(void *ctx)
 		take_offer(standby);
 		if (standby->link != NULL)
 			listen_to_peer(standby, 0, &leave);
+		if (standby->qmp != NULL && qmp_gone(standby->qmp))
+			end(standby, "its VM has ended");
 		pthread_mutex_lock(&standby->lock);
 		wish = standby->wish;
 		if (wish != WISH_QUIT)
