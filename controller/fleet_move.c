@@ -774,7 +774,8 @@ static int decide(struct fleet *fleet, struct fleet_move *move, struct fleet_vm 
 	const char *failure, char remark[160], struct problem *problem)
 {
 	char why[256];
-	if (source_is_gone(move) && destination_is_whole(move) &&
+	bool gone = source_is_gone(move);
+	if (gone && destination_is_whole(move) &&
 		go_forward_without_source(fleet, move, why) == 0) {
 		snprintf(remark, 160, "; the source died meanwhile");
 		fleet_event(fleet, "warning", move->object,
@@ -784,6 +785,11 @@ static int decide(struct fleet *fleet, struct fleet_move *move, struct fleet_vm 
 		return 0;
 	}
 	go_back(fleet, move, vm);
+	if (gone)
+		return problem_set(problem, 500, "move-failed",
+			"the VM on server %s died before all of it was on server %s (%s). It is "
+			"started anew on server %s",
+			move->from->name, move->to->name, failure, move->from->name);
 	return problem_set(problem, 500, "move-failed",
 		"the move from server %s to server %s failed: %s. The PVM stays on server %s",
 		move->from->name, move->to->name, failure, move->from->name);

@@ -23,6 +23,7 @@
 #define FIRST_BACKOFF_MS 500
 #define MAX_BACKOFF_MS 10000
 #define CLOSE_WAIT_MS 2000
+#define DESTROY_TRIES 3
 
 _Static_assert(KEEPALIVE_S * 1000 * (KEEPALIVE_COUNT + 1) == HV_KEEPALIVE_MS, "keepalive");
 
@@ -624,6 +625,13 @@ static int find_same(struct hv *hv, virConnectPtr conn, const struct hv_vm_spec 
 	return error;
 }
 
+/* libvirt fails to end a VM, without naming an error, when it dies just then. */
+static bool is_gone(virDomainPtr domain)
+{
+	int active = virDomainIsActive(domain);
+	return active == 0 || (active < 0 && virGetLastErrorCode() == VIR_ERR_NO_DOMAIN);
+}
+
 static int destroy(struct hv *hv, virConnectPtr conn, const char *uuid, struct why *why)
 {
 	virDomainPtr domain = virDomainLookupByUUIDString(conn, uuid);
@@ -631,8 +639,17 @@ static int destroy(struct hv *hv, virConnectPtr conn, const char *uuid, struct w
 
 	if (!domain)
 		error = failed(hv, conn, uuid, why);
-	else if (virDomainDestroy(domain) < 0 && virGetLastErrorCode() != VIR_ERR_OPERATION_INVALID)
+	for (int tries = 0; domain && tries < DESTROY_TRIES; tries++) {
+		error = 0;
+		if (virDomainDestroy(domain) == 0 ||
+			virGetLastErrorCode() == VIR_ERR_OPERATION_INVALID)
+			break;
 		error = failed(hv, conn, virDomainGetName(domain), why);
+		if (error == EIO && is_gone(domain))
+			error = 0;
+		if (error != EIO)
+			break;
+	}
 	if (domain)
 		virDomainFree(domain);
 	return error == ENOENT ? 0 : error;
