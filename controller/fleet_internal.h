@@ -220,6 +220,9 @@ int fleet_phase_set(
 /* Computes ahead what fleet_phase_set() will want, if nothing changes meanwhile. */
 void fleet_phase_prepare(struct fleet *fleet, struct fleet_move *move, enum fabric_phase phase);
 
+/* Waits, for some seconds, until the switch has confirmed all that it is to have now. Errno. */
+int fleet_switch_confirm(struct fleet *fleet, int64_t site_id, struct why *why);
+
 /* Puts the site's switch right if it is connected. */
 void fleet_keep_switch(struct fleet *fleet, struct fleet_site *site);
 

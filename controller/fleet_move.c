@@ -929,7 +929,7 @@ int fleet_move_switch(
 static bool await_idle_source(struct fleet *fleet, struct fleet_move *move)
 {
 	int64_t until = fleet_now_ms() + IDLE_LIMIT_MS, heard_ms = fleet_now_ms();
-	struct forwarder_view view;
+	struct forwarder_view view = {0};
 	struct hv_vm vm;
 	double received = -1;
 	struct guest *guest = guest_open(move->from->hv, move->uuid, NULL, NULL);
@@ -967,11 +967,10 @@ int fleet_move_settle(struct fleet *fleet, const char *object, struct problem *p
 		return 0;
 	if (!move->is_cvm && !await_idle_source(fleet, move))
 		return fleet_interrupted(problem);
+	/* What it doesn't confirm now it does before the source is ended. */
 	if (fleet_phase_set(fleet, move, FABRIC_AT_DESTINATION, &why) != 0)
-		fleet_event(fleet, "warning", object,
-			"the edge switch doesn't confirm that the old copy on server %s is fenced: "
-			"%s",
-			move->from->name, why.text);
+		log_warn("the edge switch doesn't follow a move object=%s why=\"%s\"", object,
+			why.text);
 	move_end(fleet, move);
 	return 0;
 }
@@ -1003,6 +1002,12 @@ int fleet_move_end(struct fleet *fleet, const char *object, struct problem *prob
 		return fleet_gone(problem, object);
 	if (target.move.state == MOVE_NONE)
 		return 0;
+	/* While the switch may lead anything to the other copy, that is not for us to end. */
+	if (fleet_switch_confirm(fleet, target.site.id, &why) != 0)
+		return problem_set(problem, 503, "switch-unreachable",
+			"the edge switch of site %s doesn't confirm that the copy of %s on server "
+			"%s is fenced: %s; the copy is ended as soon as it does",
+			target.site.name, object, target.move.server, why.text);
 	forget_copies(fleet, object, &target, target.server_id, true);
 	forget_copies(fleet, object, &target, target.move.server_id, false);
 	struct fleet_server *server = fleet_server_ref(fleet, target.move.server_id);

@@ -369,6 +369,21 @@ int fleet_sync_switch(
 	return err != 0 ? -1 : 0;
 }
 
+int fleet_switch_confirm(struct fleet *fleet, int64_t site_id, struct why *why)
+{
+	struct fabric_result result;
+	struct fleet_site *site = fleet_site_ref(fleet, site_id);
+	if (site == NULL)
+		return 0;
+	pthread_mutex_lock(&site->switch_lock);
+	int err = fabric_wait_connected(site->fabric, FLEET_SWITCH_CONNECT_MS, why);
+	if (err == 0)
+		err = sync_switch_locked(fleet, site, false, &result, why);
+	pthread_mutex_unlock(&site->switch_lock);
+	fleet_site_unref(fleet, site);
+	return err == ENODEV ? 0 : err;
+}
+
 void fleet_keep_switch(struct fleet *fleet, struct fleet_site *site)
 {
 	struct why why = {""};
