@@ -20,6 +20,8 @@
 /* While waiting for QEMU to save or load: how often it is asked, unless an event comes first. */
 #define ASK_EVERY_MS 1
 
+#define DESERTED_MS 200 /* what the end of a process may take */
+
 struct qmp {
 	int fd;
 	char *path;
@@ -254,20 +256,36 @@ bool qmp_gone(const struct qmp *qmp)
 	return poll(&p, 1, 0) > 0 && (p.revents & (POLLHUP | POLLERR)) != 0;
 }
 
+/* Does nobody listen there any more? A process that dies may close its listener last. */
+static bool is_deserted(const struct sockaddr_un *address)
+{
+	bool deserted = false;
+
+	for (int tries = 0; tries < 2 && !deserted; tries++) {
+		int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+		struct pollfd p = {.fd = fd, .events = POLLIN};
+
+		if (fd < 0)
+			return false;
+		if (connect(fd, (const struct sockaddr *)address, sizeof(*address)) == 0)
+			poll(&p, 1, DESERTED_MS); /* a greeting, or its end */
+		else
+			deserted = errno == ECONNREFUSED;
+		close(fd);
+	}
+	return deserted;
+}
+
 /* A QEMU that was killed leaves its socket. Unless the next one has made its own by now. */
 static void remove_stale(const char *path)
 {
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
 	struct stat before, now;
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
 	snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
-	if (fd >= 0 && lstat(path, &before) == 0 && S_ISSOCK(before.st_mode) &&
-		connect(fd, (const struct sockaddr *)&address, sizeof(address)) < 0 &&
-		errno == ECONNREFUSED && lstat(path, &now) == 0 && now.st_ino == before.st_ino)
+	if (lstat(path, &before) == 0 && S_ISSOCK(before.st_mode) && is_deserted(&address) &&
+		lstat(path, &now) == 0 && now.st_ino == before.st_ino)
 		unlink(path);
-	if (fd >= 0)
-		close(fd);
 }
 
 void qmp_close(struct qmp *qmp)
