@@ -702,8 +702,7 @@ static void unmute(struct fleet_move *move, struct fleet_server *server, struct 
 	struct hv_vm vm;
 	int64_t until = fleet_now_ms() + FORWARDS_MS;
 	while (!move->is_cvm && guest != NULL && set_mute(guest, false, &err) != 0 &&
-		fleet_now_ms() < until &&
-		hv_vm_get(server->hv, move->uuid, &vm, NULL) != ENOENT)
+		fleet_now_ms() < until && hv_vm_get(server->hv, move->uuid, &vm, NULL) != ENOENT)
 		guest_wait_ready(guest, PROBE_MS, NULL);
 }
 
@@ -739,8 +738,9 @@ static bool destination_is_whole(struct fleet_move *move)
 /*
  * Back to the source alone. The destination is fenced before the source may speak again; if it
  * never ran there is nothing to fence, and the source, which may stand still, goes on before a
- * switch that doesn't answer is waited for. Once the destination has spoken for it, the source's BGP sessions are out of step: pvmd begins anew and
- * its peers keep the routes (graceful restart), where it would else stall until hold times expire.
+ * switch that doesn't answer is waited for. Once the destination has spoken for it, the source's
+ * BGP sessions are out of step: pvmd begins anew and its peers keep the routes (graceful restart),
+ * where it would else stall until hold times expire.
  */
 static void go_back(struct fleet *fleet, struct fleet_move *move, struct fleet_vm *vm)
 {

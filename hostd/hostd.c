@@ -407,8 +407,7 @@ static int move_activate(
 }
 
 /* Which sides of a move are meant: both, if none is named. */
-static int get_role(
-	const cJSON *params, bool *source, bool *destination, struct jsonrpc_error *err)
+static int get_role(const cJSON *params, bool *source, bool *destination, struct jsonrpc_error *err)
 {
 	const cJSON *item = cJSON_GetObjectItemCaseSensitive(params, "role");
 	const char *role = cJSON_GetStringValue(item);

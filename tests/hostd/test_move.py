@@ -229,6 +229,23 @@ def test_abort_at_the_destination(pair):
     assert pair.source.status() == "running" and pair.target.status() == "inmigrate"
 
 
+def test_abort_names_the_side(pair):
+    """A VM that a move brought here runs on when a later move from here is aborted."""
+    pair.start()
+    pair.freeze()
+    pair.a.call("move.resume_source", uuid=pair.uuid)
+    pair.b.call("move.activate", uuid=pair.uuid)
+    pair.b.call("move.abort", uuid=pair.uuid, role="source")
+    assert pair.target.status() == "running"
+    assert pair.target_state()["state"] == "active"
+    with pytest.raises(RpcError) as error:
+        pair.b.call("move.abort", uuid=pair.uuid, role="target")
+    assert error.value.field == "/role"
+    pair.b.call("move.abort", uuid=pair.uuid, role="destination")
+    assert pair.target.status() == "paused"
+    assert pair.b.call("hostd.info")["copies"] == []
+
+
 # ---- the controller dies -----------------------------------------------------------------------
 
 
@@ -382,6 +399,18 @@ def test_destination_qemu_killed(pair):
         pair.b.call("move.activate", uuid=pair.uuid)
     wait_until(lambda: pair.source.status() == "running", 10, "the source runs")
     pair.wait_source("ended")
+
+
+def test_destination_that_dies_ends_the_copy(pair):
+    """At once, and not when the source has been stopped for it; its socket doesn't stay."""
+    pair.start()
+    pair.wait_source("ready")
+    pair.target.process.kill()
+    pair.target.process.wait()
+    assert "its VM has ended" in pair.wait_source("ended", 10)["reason"]
+    assert pair.source.status() == "running"
+    wait_until(lambda: not os.path.exists(pair.target.qmp), 10, "its socket is removed")
+    assert not pair.source_state()["vm_ended"]
 
 
 # ---- peers that aren't ours --------------------------------------------------------------------
