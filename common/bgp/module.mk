@@ -5,8 +5,8 @@
 BGPHOST_PURE := common/bgp/bgp_cfg.c common/bgp/conf_json.c common/bgp/prefix_map.c
 BGPHOST_SOURCES := $(BGPHOST_PURE) common/bgp/bgp_cfg_vty.c common/bgp/bgp_collision.c common/bgp/bgp_eor.c common/bgp/bgp_host.c \
 	common/bgp/bgp_if.c common/bgp/bgp_next_hop.c common/bgp/bgp_nht.c common/bgp/bgp_paths.c common/bgp/bgp_redist.c \
-	common/bgp/bgp_show.c common/bgp/kernel_net.c common/bgp/service.c
-BGPHOST_FRR := bgp_cfg_vty bgp_collision bgp_eor bgp_host bgp_if bgp_next_hop bgp_nht bgp_paths bgp_redist bgp_show
+	common/bgp/bgp_show.c common/bgp/bgp_stale.c common/bgp/kernel_net.c common/bgp/service.c
+BGPHOST_FRR := bgp_cfg_vty bgp_collision bgp_eor bgp_host bgp_if bgp_next_hop bgp_nht bgp_paths bgp_redist bgp_show bgp_stale
 
 LIBBGPHOST := $(B)/libbgphost.a
 LIBBGPPURE := $(B)/libbgppure.a
@@ -27,7 +27,7 @@ BGPHOST_WRAPPED := bgp_zebra_announce bgp_zebra_withdraw bgp_zebra_announce_tabl
 	bgp_zebra_withdraw_table_all_subtypes zclient_send_rnh bgp_zebra_send_capabilities \
 	bgp_zebra_update bgp_zebra_stale_timer_update zlog_init pid_output \
 	bgp_process vpn_leak_to_vrf_withdraw_all bgp_getsockname bgp_connect \
-	bgp_event_update
+	bgp_event_update bgp_clear_stale_route
 comma := ,
 BGPHOST_LDFLAGS := $(BGPHOST_WRAPPED:%=-Wl$(comma)--wrap=%)
 

@@ -204,3 +204,24 @@ def test_a_restarted_cvm_is_no_withdrawal(two):
     assert all(all(s) for s in seen), seen
     wait_until(lambda: two.rr_path("65000:1", "10.1.0.0/16"), 10, "in the core")
     assert gb.ce_route("10.1.0.0/16") and ga.ce_route("10.2.0.0/16")
+
+
+def test_what_a_restarted_cvm_does_not_repeat_goes(two):
+    """Withdrawn while the CVM was away: also from the customer's table, from its FIB and its CE."""
+    a, rb = two.sites["a"], two.sites["b"].pvms["rb"]
+    ra = a.pvms["ra"]
+    for key in ("10.4.0.0/16", "fd00:2::/48"):
+        wait_until(lambda k=key: ra.fwd.get(k) and ra.ce_route(k, "pe6" if ":" in k else "pe4"), 10,
+                   f"{key} is there")
+    a.cvm.kill()
+    wait_until(lambda: ra.daemon.neighbor(CVM_INSIDE)["state"] != "Established", 20, "noticed")
+    two.lab.run(None, ["birdc", "-s", rb.ce.control, "disable", "s4"])
+    wait_until(lambda: not two.rr_path("65000:12", "10.4.0.0/16"), 20, "withdrawn in the core")
+    assert ra.fwd.get("10.4.0.0/16"), "kept meanwhile"
+    a.cvm.start()
+    wait_until(lambda: not ra.fwd.get("10.4.0.0/16") and not ra.fwd.get("10.2.0.0/16"), 60,
+               "gone from the FIB")
+    wait_until(lambda: not ra.ce_route("10.4.0.0/16"), 10, "gone at the CE")
+    assert not {"10.4.0.0/16", "10.2.0.0/16"} & set(ra.daemon.routes("ipv4"))
+    # What was repeated stays.
+    assert ra.fwd.get("fd00:2::/48") and ra.ce_route("fd00:2::/48", "pe6")
