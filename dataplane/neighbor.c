@@ -505,6 +505,9 @@ void neighbors_tick(struct engine *engine)
 {
 	struct neighbors *ns = engine->neighbors;
 
+	/* Who can't be asked doesn't fail: packets go on to those that we know. */
+	if (engine_is_mute(engine))
+		return;
 	/* A tick may come a little early: what is due within it is done now. */
 	for (unsigned i = 0; i < ns->top; i++) {
 		if (ns->table[i].state != NEIGHBOR_FREE &&

@@ -271,6 +271,25 @@ def test_a_mute_forwarder_only_forwards(net):
     assert net.ce_wire.expect(Ether, lambda p: ARP in p and p[ARP].op == 2)[ARP].hwsrc == CUST_MAC
 
 
+def test_who_cant_be_asked_does_not_fail(net):
+    net.pe_wire.drain()
+    failed = net.drops("core", "neighbor_failed")
+    net.rpc("fwd.mute", ms=60000)
+    try:
+        towards(net, "198.51.100.88")
+        wait_until(lambda: neighbor(net, "198.51.100.88"), 5, "it is to be asked for")
+        began = net.status()["uptime_ms"]
+        wait_until(lambda: net.status()["uptime_ms"] > began + 4500, 20, "three questions' time")
+        assert neighbor(net, "198.51.100.88")["state"] == "incomplete"
+        assert net.drops("core", "neighbor_failed") == failed
+    finally:
+        net.rpc("fwd.mute", ms=0)
+    ask = net.pe_wire.expect(Ether, lambda p: ARP in p and p[ARP].pdst == "198.51.100.88")
+    net.pe_wire.send(Ether(src=PE_MAC, dst=CORE_MAC) / ARP(
+        op=2, hwsrc=PE_MAC, psrc="198.51.100.88", hwdst=CORE_MAC, pdst=ask[ARP].psrc))
+    assert net.pe_wire.expect(Ether, lambda p: UDP in p)[IP].dst == "198.51.100.88"
+
+
 @pytest.mark.parametrize("params", [{}, {"ms": -1}, {"ms": 60001}, {"ms": "1"}])
 def test_how_long_it_is_mute(net, params):
     with pytest.raises(RpcError) as refused:
