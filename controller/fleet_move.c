@@ -544,7 +544,7 @@ static int set_mute(struct guest *guest, bool mute, struct jsonrpc_error *err)
 {
 	cJSON *params = cJSON_CreateObject();
 	cJSON_AddNumberToObject(params, "ms", mute ? MUTE_MS : 0);
-	int rc = guest_call(guest, "fwd.mute", params, PROBE_MS, NULL, err);
+	int rc = guest_call(guest, "fwd.mute", params, FLEET_GUEST_STATUS_MS, NULL, err);
 	cJSON_Delete(params);
 	return rc;
 }
