@@ -400,6 +400,22 @@ int fleet_move_prepare(struct fleet *fleet, const char *object, struct problem *
 	return begin_copy(fleet, move, problem);
 }
 
+/* Tells why: each side knows only its own half when the other just closes the connection. */
+static int copy_ended(struct fleet_move *move, const char *state, struct problem *problem)
+{
+	char why[200] = "edgeplex-hostd of the first was restarted, or doesn't answer";
+	char at_to[16];
+	if (strcmp(state, "ended") == 0)
+		snprintf(why, sizeof(why), "%.199s", move->reason);
+	side_state(move, move->at_to, "destination", at_to);
+	bool more = strcmp(at_to, "ended") == 0 && strstr(why, move->reason) == NULL;
+	return problem_set(problem, 500, "copy-failed",
+		"the copy from server %s to server %s ended: %s%s%s. Begin the move again when "
+		"that is mended",
+		move->from->name, move->to->name, why, more ? "; at the second: " : "",
+		more ? move->reason : "");
+}
+
 int fleet_move_copy(struct fleet *fleet, const char *object, fleet_progress_fn progress, void *ctx,
 	struct problem *problem)
 {
@@ -418,14 +434,7 @@ int fleet_move_copy(struct fleet *fleet, const char *object, fleet_progress_fn p
 		if (strcmp(state, "ready") == 0)
 			return 0;
 		if (strcmp(state, "copying") != 0)
-			return problem_set(problem, 500, "copy-failed",
-				"the copy from server %s to server %s ended: %s. Begin the move "
-				"again when that is mended",
-				move->from->name, move->to->name,
-				strcmp(state, "ended") == 0 ? move->reason
-							    : "edgeplex-hostd of the first "
-							      "was restarted, or doesn't "
-							      "answer");
+			return copy_ended(move, state, problem);
 		if (move->bytes != bytes)
 			since = fleet_now_ms();
 		bytes = move->bytes;
@@ -795,6 +804,15 @@ static int decide(struct fleet *fleet, struct fleet_move *move, struct fleet_vm 
 		move->from->name, move->to->name, failure, move->from->name);
 }
 
+/* After an activation that failed: unless hostd denies it. */
+static bool may_have_run(struct fleet_move *move)
+{
+	char state[16];
+	side_state(move, move->at_to, "destination", state);
+	return strcmp(state, "holding") != 0 && strcmp(state, "lost") != 0 &&
+	       strcmp(state, "ended") != 0;
+}
+
 /* The phases, from the source alone up to data at the destination. 0 or -1 with `why`. */
 static int switch_over(struct fleet *fleet, struct fleet_move *move, struct fleet_vm *vm,
 	const struct target *target, char failure[256])
@@ -816,8 +834,7 @@ static int switch_over(struct fleet *fleet, struct fleet_move *move, struct flee
 	if (fence_and_freeze(fleet, move, failure) != 0)
 		return -1;
 	int rc = ask(move, move->at_to, "move.activate", NULL, ACTIVATE_MS, NULL, &err);
-	/* No answer: it may have. */
-	move->activated = rc == 0 || err.code == JSONRPC_UNAVAILABLE;
+	move->activated = rc == 0 || may_have_run(move);
 	if (rc != 0) {
 		snprintf(
 			failure, 256, "the destination couldn't be activated: %.200s", err.message);

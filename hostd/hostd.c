@@ -110,7 +110,7 @@ static void leave_copy(struct hostd *hostd, struct copy *copy, bool remove)
 	pthread_mutex_unlock(&hostd->lock);
 	if (!last)
 		return;
-	source_destroy(copy->source);
+	source_destroy(copy->source, remove);
 	standby_destroy(copy->standby, remove);
 	free(copy);
 }
@@ -349,7 +349,7 @@ static int move_start(
 	if (error != 0) {
 		cJSON_Delete(*result);
 		*result = NULL;
-		source_destroy(source);
+		source_destroy(source, true);
 		return no_room(err, error);
 	}
 	return 0;

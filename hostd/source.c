@@ -734,7 +734,7 @@ int source_start(const struct source_config *config, struct source **out, struct
 			jsonrpc_fail(err, JSONRPC_INTERNAL_ERROR, "", "no thread can be made");
 	}
 	if (!source->started) {
-		source_destroy(source);
+		source_destroy(source, true);
 		return -1;
 	}
 	*out = source;
@@ -758,7 +758,7 @@ void source_quit(struct source *source)
 	pthread_mutex_unlock(&source->lock);
 }
 
-void source_destroy(struct source *source)
+void source_destroy(struct source *source, bool forget)
 {
 	if (source == NULL)
 		return;
@@ -770,7 +770,7 @@ void source_destroy(struct source *source)
 	link_close(source->link);
 	dirty_close(source->dirty);
 	qmp_close(source->qmp);
-	if (!source->stopped)
+	if (!source->stopped || (forget && source->granted))
 		freeze_destroy(source->freeze);
 	if (source->wake_fd >= 0)
 		close(source->wake_fd);

@@ -84,7 +84,10 @@ bool source_ended(struct source *source);
 /* As source_destroy(), but only begins to; doesn't wait. */
 void source_quit(struct source *source);
 
-/* Ends its thread; aborts unless the state is BOTH or leave was granted. Accepts NULL. */
-void source_destroy(struct source *source);
+/*
+ * Ends its thread; aborts unless the state is BOTH or leave was granted. `forget`: a VM that stands
+ * still because leave was granted is about to be ended, so no record of it is kept. Accepts NULL.
+ */
+void source_destroy(struct source *source, bool forget);
 
 #endif
