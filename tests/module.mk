@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-.PHONY: check list-unit-tests
+.PHONY: check check-moves list-unit-tests
 check: ## Install, build and test everything
 	deps/install-packages
 	$(MAKE) deps
 	$(MAKE) -j2 all
 	$(MAKE) image
 	tests/run
+
+check-moves: all image ## Test moves that go wrong at every step; `check` tests some of them
+	EDGEPLEX_ALL_MOVES=1 /usr/bin/python3 -B -m pytest -v -p no:cacheprovider tests/e2e/test_migrate.py
 
 list-unit-tests:
 	@printf '%s\n' $(UNIT_TESTS)

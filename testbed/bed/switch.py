@@ -41,11 +41,17 @@ def start(name, ns, directory):
     vsctl(directory, "--no-wait", "init")
     vsctl(directory, "--no-wait", "set", "Open_vSwitch", ".",
           "other_config:n-handler-threads=1", "other_config:n-revalidator-threads=1")
+    start_daemon(name, ns, directory)
+
+
+def start_daemon(name, ns, directory):
+    """Starts ovs-vswitchd; also again, after its death: it finds its bridge in the database, and no
+    rule in it."""
     host.spawn(
         f"{name}-vswitchd",
         [SWITCHD, f"unix:{directory}/db.sock", f"--unixctl={directory}/vswitchd.ctl",
          "-vconsole:warn", "-vsyslog:off"],
-        ns=ns, env=env)
+        ns=ns, env=environment(directory))
     host.wait_daemon(f"{name}-vswitchd", lambda: os.path.exists(f"{directory}/vswitchd.ctl"),
                      "runs")
 

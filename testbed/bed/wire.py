@@ -268,9 +268,10 @@ class Wire:
 
     # ---- one control plane -----------------------------------------------------------------
 
-    def one_speaker(self):
+    def one_speaker(self, back=False):
         """Checks that the control plane spoke from one side at a time, and was spoken to on one side
-        only: {"customer": …, "inside": …, "heard": …, "answers": …, "violations": [text]}."""
+        only: {"customer": …, "inside": …, "heard": …, "answers": …, "violations": [text]}. `back`: the
+        move failed, and the source may have spoken again after the destination."""
         customer_out = [f for f in self._frames[self._customer]
                         if f.src == self._mac and self._is_control(f)]
         inside_out = [f for f in self._frames[self._cvm_trunk]
@@ -286,7 +287,8 @@ class Wire:
         }
         result, violations = {}, []
         for side, (out, said) in sides.items():
-            result[side], wrong = speakers(out, said[self.source], said[self.destination])
+            result[side], wrong = speakers(out, said[self.source], said[self.destination],
+                                           back)
             violations += [f"{side}: {text}" for text in wrong]
         heard_in = [f for f in self._frames[self._customer]
                     if f.src != self._mac and self._is_control(f)]
@@ -359,18 +361,18 @@ class _Copies:
         del times[:bisect_left(times, before)]
 
 
-def speakers(out, source, destination):
+def speakers(out, source, destination, back=False):
     """Whose frames are those that left (`out`)? Returns (counts, violations).
 
     Both copies of a PVM may have said the very same: then it can be either's, and counts as
     `either`. A violation is a frame that only the source said after one that only the destination
-    said.
+    said; or with `back`, where it may, one that only the destination said after that.
     """
     sources, destinations = _Copies(source), _Copies(destination)
     counts = {"source": 0, "destination": 0, "either": 0, "unseen": 0,
               "last_source": None, "first_destination": None,
               "held_back": 0}
-    violations = []
+    violations, again = [], False
     for frame in out:
         span = (frame.ns - PASSAGE_NS, frame.ns + 1_000_000)
         by_source = sources.has(frame, *span)
@@ -383,7 +385,8 @@ def speakers(out, source, destination):
             sources.take(frame, *span)
             counts["source"] += 1
             counts["last_source"] = frame.ns
-            if counts["first_destination"] is not None:
+            again |= counts["first_destination"] is not None
+            if again and not back:
                 violations.append(f"the source's frame left at {frame.ns}, after the destination's "
                                   f"at {counts['first_destination']}: {_text(frame)}")
         elif by_destination:
@@ -391,6 +394,9 @@ def speakers(out, source, destination):
             counts["destination"] += 1
             if counts["first_destination"] is None:
                 counts["first_destination"] = frame.ns
+            if again and back:
+                violations.append(f"the destination's frame left at {frame.ns}, after the source "
+                                  f"had spoken again: {_text(frame)}")
         else:
             counts["unseen"] += 1
     counts["held_back"] = (len(source) + len(destination)
