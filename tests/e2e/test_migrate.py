@@ -129,6 +129,17 @@ def succeeded(operation):
     assert operation["state"] == "succeeded", operation
 
 
+def ended_well(operation, move, *texts):
+    """It failed, says why, and the source's VM serves on; or it was all over by then, and succeeded: a
+    VM is stopped for some milliseconds only, and who is to die then may die later."""
+    if operation["state"] == "succeeded":
+        moved(move)
+    else:
+        failed(operation, *texts)
+        stayed(move)
+        assert moves.qemu(NEAR.name, move.source) == move.pids["source"]
+
+
 def can_be_moved():
     """A move succeeds, without a session being reset."""
     before = resets()
@@ -210,9 +221,7 @@ def hostd_killed(role, point):
 def test_hostd_of_the_source_dies(bed, point):  # pylint: disable=unused-argument
     before = resets()
     operation, move = hostd_killed("source", point)
-    failed(operation, "hostd", move.source.name)
-    stayed(move)
-    assert moves.qemu(NEAR.name, move.source) == move.pids["source"]
+    ended_well(operation, move, move.source.name)
     assert same_sessions(before)
     can_be_moved()
 
@@ -220,9 +229,7 @@ def test_hostd_of_the_source_dies(bed, point):  # pylint: disable=unused-argumen
 @pytest.mark.parametrize("point", chosen([SOURCE_STOPPED], ["copy-memory", SOURCE_READY]))
 def test_hostd_of_the_destination_dies(bed, point):  # pylint: disable=unused-argument
     operation, move = hostd_killed("destination", point)
-    failed(operation, move.destination.name)
-    stayed(move)
-    assert moves.qemu(NEAR.name, move.source) == move.pids["source"]
+    ended_well(operation, move, move.destination.name)
     can_be_moved()
 
 
