@@ -251,6 +251,14 @@ static void take_frame(struct standby *standby, const struct frame *frame, enum 
 	}
 }
 
+/* However long there is only to be listened to. */
+static void say_alive(struct standby *standby)
+{
+	if (standby->link != NULL && now_ms() - standby->said_ms >= ALIVE_MS &&
+		send_frame(standby, FRAME_ALIVE, 0, "") != 0)
+		lose_link(standby, link_why(standby->link));
+}
+
 /* Serves what came, waiting up to `timeout_ms` for the first frame. */
 static void listen_to_peer(struct standby *standby, int timeout_ms, enum frame_type *leave)
 {
@@ -273,10 +281,9 @@ static void listen_to_peer(struct standby *standby, int timeout_ms, enum frame_t
 		take_frame(standby, &frame, leave);
 		if (*leave != 0)
 			return;
+		say_alive(standby);
 	}
-	if (standby->link != NULL && now_ms() - standby->said_ms >= ALIVE_MS &&
-		send_frame(standby, FRAME_ALIVE, 0, "") != 0)
-		lose_link(standby, link_why(standby->link));
+	say_alive(standby);
 }
 
 /* ---- activation -------------------------------------------------------------------------- */
