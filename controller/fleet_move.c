@@ -386,7 +386,10 @@ int fleet_move_prepare(struct fleet *fleet, const char *object, struct problem *
 		return -1;
 	if (fleet_server_load(fleet, move->to->id, &to) != 0)
 		return database_failed(problem);
-	int err = fabric_check_port(move->site->fabric, to.trunk, &why);
+	/* After a start of edgeplexd it may not be there yet. */
+	int err = fabric_wait_connected(move->site->fabric, FLEET_SWITCH_CONNECT_MS, &why);
+	if (err == 0)
+		err = fabric_check_port(move->site->fabric, to.trunk, &why);
 	if (err == ENOENT)
 		return problem_set(problem, 409, "not-ready",
 			"the trunk of server %s isn't there: %s", move->to->name, why.text);

@@ -627,9 +627,12 @@ static void reopen_standbys(struct hostd *hostd)
 			continue;
 		snprintf(uuid, sizeof(uuid), "%.36s", entry->d_name);
 		if (frame_parse_uuid(uuid, config.uuid) != 0 ||
-			*find_locked(hostd, config.uuid, false) != NULL ||
-			standby_reopen(&config, &standby) != 0)
+			*find_locked(hostd, config.uuid, false) != NULL)
 			continue;
+		if (standby_reopen(&config, &standby) != 0) {
+			unlinkat(dirfd(list), entry->d_name, 0); /* of no use to anybody */
+			continue;
+		}
 		if (add_copy(hostd, config.uuid, NULL, standby) != 0)
 			standby_destroy(standby, true);
 		else
