@@ -99,7 +99,7 @@ def _spawn(server, program, argv, restart=False):
     """Starts one of a server's own programs."""
     holder = host.daemons()[server.name]["pid"]
     host.spawn(f"{server.name}-{program}",
-               ["nsenter", f"--target={holder}", "--mount", "--uts", *argv],
+               ["nsenter", f"--target={holder}", "--mount", "--uts", "--root", *argv],
                ns=server.ns, restart=restart)
 
 
