@@ -14,6 +14,7 @@
 
 #include "hostd/bytes.h"
 #include "hostd/delta.h"
+#include "hostd/state.h"
 
 /*
  * The checksum of an epoch: XXH3 over its pages in the order sent (number, then content, none for
@@ -40,6 +41,7 @@ struct epoch_sender {
 	epoch_send_fn send;
 	void *ctx;
 	struct delta_encoder *encoder;
+	struct state_history *history;
 	XXH3_state_t *sum;
 	uint64_t epoch;
 	struct epoch_counts counts;
@@ -61,8 +63,9 @@ struct epoch_sender *epoch_sender_create(epoch_send_fn send, void *ctx)
 	sender->send = send;
 	sender->ctx = ctx;
 	sender->encoder = delta_encoder_create();
+	sender->history = state_create();
 	sender->sum = XXH3_createState();
-	if (sender->encoder == NULL || sender->sum == NULL) {
+	if (sender->encoder == NULL || sender->history == NULL || sender->sum == NULL) {
 		epoch_sender_destroy(sender);
 		return NULL;
 	}
@@ -75,6 +78,7 @@ void epoch_sender_destroy(struct epoch_sender *sender)
 	if (sender == NULL)
 		return;
 	delta_encoder_destroy(sender->encoder);
+	state_destroy(sender->history);
 	XXH3_freeState(sender->sum);
 	free(sender);
 }
@@ -129,11 +133,16 @@ int epoch_send_state(struct epoch_sender *sender, const void *data, size_t n)
 
 	assert(sender->epoch > 0);
 	while (n > 0 && error == 0) {
-		size_t part = n < FRAME_STATE_CHUNK ? n : FRAME_STATE_CHUNK;
+		size_t part = n < STATE_PART ? n : STATE_PART;
+		const uint8_t *payload;
+		size_t length = state_encode(
+			sender->history, sender->counts.state_bytes, p, part, &payload);
 
+		if (length == 0)
+			return ENOMEM;
 		XXH3_64bits_update(sender->sum, p, part);
 		sender->counts.state_bytes += part;
-		error = send_frame(sender, FRAME_STATE, p, part);
+		error = send_frame(sender, FRAME_STATE, payload, length);
 		p += part;
 		n -= part;
 	}
@@ -224,6 +233,7 @@ struct stage {
 	size_t n_pages;
 	uint64_t *seen; /* pages of the present epoch */
 	struct delta_decoder *decoder;
+	struct state_history *history;
 	XXH3_state_t *sum;
 	uint64_t pages, state_bytes; /* of the present epoch */
 	uint8_t *buffer;
@@ -327,10 +337,11 @@ int stage_create(const struct stage_config *config, struct stage **out, char why
 	}
 	stage->seen = calloc(PAGE_SET_WORDS(stage->n_pages), sizeof(uint64_t));
 	stage->decoder = delta_decoder_create();
+	stage->history = state_create();
 	stage->sum = XXH3_createState();
 	stage->buffer = malloc(BUFFER_BYTES);
-	if (stage->seen == NULL || stage->decoder == NULL || stage->sum == NULL ||
-		stage->buffer == NULL) {
+	if (stage->seen == NULL || stage->decoder == NULL || stage->history == NULL ||
+		stage->sum == NULL || stage->buffer == NULL) {
 		error = ENOMEM;
 		goto fail;
 	}
@@ -357,6 +368,7 @@ void stage_destroy(struct stage *stage, bool remove)
 		close(stage->ram_fd);
 	free(stage->seen);
 	delta_decoder_destroy(stage->decoder);
+	state_destroy(stage->history);
 	XXH3_freeState(stage->sum);
 	free(stage->buffer);
 	free(stage);
@@ -518,13 +530,21 @@ static int take_end(struct stage *stage, const struct frame *frame, enum stage_e
 
 static int take_state(struct stage *stage, const struct frame *frame)
 {
+	const uint8_t *part;
+	size_t n;
 	int error;
 
-	if (stage->next == 0 || frame->length == 0)
+	if (stage->next == 0)
 		return refuse(stage, "device state where none belongs");
-	XXH3_64bits_update(stage->sum, frame->payload, frame->length);
-	stage->state_bytes += frame->length;
-	error = add_record(stage, RECORD_STATE, frame->length, frame->payload, frame->length);
+	error = state_decode(
+		stage->history, stage->state_bytes, frame->payload, frame->length, &part, &n);
+	if (error == EBADMSG)
+		return refuse(stage, "a part of device state that is none");
+	if (error != 0)
+		return error;
+	XXH3_64bits_update(stage->sum, part, n);
+	stage->state_bytes += n;
+	error = add_record(stage, RECORD_STATE, (uint32_t)n, part, n);
 	return error != 0 ? error : write_records(stage);
 }
 

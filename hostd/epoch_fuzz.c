@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * libFuzzer: a stage takes any frames. The input is a row of frames: a byte for the kind, one for
- * the epoch, two for the length, then the payload; a batch's records are given as stored ones.
+ * the epoch, two for the length, then the payload; a batch's records, and device state, are given
+ * as stored ones if the kind's uppermost bit isn't set.
  */
 #include <fcntl.h>
 #include <stdio.h>
@@ -40,13 +41,13 @@ static void make_files(void)
 	atexit(remove_files);
 }
 
-static int give_frame(struct stage *stage, struct frame *frame, size_t length)
+static int give_frame(struct stage *stage, struct frame *frame, size_t length, bool stored)
 {
 	static uint8_t batch[8 + 65536];
 	enum stage_event event;
 	int error;
 
-	if (frame->type == FRAME_PAGES) {
+	if (stored && frame->type != FRAME_END) {
 		put_be32(batch, (uint32_t)length);
 		put_be32(batch + 4, 0);
 		memcpy(batch + 8, frame->payload, length);
@@ -73,14 +74,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	while (size >= 4) {
 		size_t length = (size_t)data[2] << 8 | data[3];
 		struct frame frame = {
-			.type = (enum frame_type)(FRAME_PAGES + data[0] % 3),
+			.type = (enum frame_type)(FRAME_PAGES + (data[0] & 0x7f) % 3),
 			.epoch = data[1],
 			.payload = data + 4,
 		};
 
 		if (length > size - 4)
 			length = size - 4;
-		if (give_frame(stage, &frame, length) != 0)
+		if (give_frame(stage, &frame, length, (data[0] & 0x80) == 0) != 0)
 			break;
 		data += 4 + length;
 		size -= 4 + length;

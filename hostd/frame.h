@@ -11,10 +11,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define FRAME_VERSION 1
+#define FRAME_VERSION 2
 #define FRAME_HEADER 32
 #define FRAME_MAX_PAYLOAD (1u << 20)
-#define FRAME_STATE_CHUNK (256u << 10) /* bytes of device state in one frame */
 #define UUID_STRLEN 37
 
 enum frame_type {

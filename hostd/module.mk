@@ -23,20 +23,22 @@ UNIT_TESTS += $(B)/tests/hostd/$(1)_test
 endef
 HOSTD_LIBS = -lssl -lcrypto -llz4 -lxxhash $(COMMON_LIBS) -lpthread
 $(eval $(call hostd_unit_test,delta,delta))
-$(eval $(call hostd_unit_test,epoch,epoch delta frame))
+$(eval $(call hostd_unit_test,state,state))
+$(eval $(call hostd_unit_test,epoch,epoch delta frame state))
 
 $(B)/fuzz/hostd_delta: hostd/delta_fuzz.c hostd/delta.c hostd/delta.h
 	@mkdir -p $(@D)
 	clang $(CPPFLAGS) $(FUZZ_CFLAGS) -o $@ $(filter %.c,$^) -llz4
 FUZZERS += $(B)/fuzz/hostd_delta
 
-$(B)/fuzz/hostd_epoch: hostd/epoch_fuzz.c hostd/epoch.c hostd/delta.c hostd/frame.c hostd/epoch.h
+$(B)/fuzz/hostd_epoch: hostd/epoch_fuzz.c hostd/epoch.c hostd/delta.c hostd/frame.c hostd/state.c \
+		hostd/epoch.h
 	@mkdir -p $(@D)
 	clang $(CPPFLAGS) $(FUZZ_CFLAGS) -o $@ $(filter %.c,$^) -llz4 -lxxhash
 FUZZERS += $(B)/fuzz/hostd_epoch
 
 HOSTD_SOURCES := $(addprefix hostd/,control.c delta.c dirty.c epoch.c frame.c freeze.c hostd.c link.c qmp.c \
-	source.c standby.c)
+	source.c standby.c state.c)
 $(B)/edgeplex-hostd: $(HOSTD_SOURCES:%.c=$(B)/obj/%.o) $(LIBCOMMON)
 	$(CC) $(LDFLAGS) -o $@ $^ $(HOSTD_LIBS)
 PROGRAMS += $(B)/edgeplex-hostd
