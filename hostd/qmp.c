@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "hostd/qmp.h"
 
+#include <assert.h>
 #include <dirent.h>
 #include <errno.h>
 #include <limits.h>
@@ -19,6 +20,8 @@
 
 /* While waiting for QEMU to save or load: how often it is asked, unless an event comes first. */
 #define ASK_EVERY_MS 1
+/* The same where it tells by an event, which is enough. */
+#define ASK_ANYWAY_MS 20
 
 #define DESERTED_MS 200 /* what the end of a process may take */
 
@@ -30,7 +33,14 @@ struct qmp {
 	unsigned long awaited;
 	cJSON *answer; /* to `awaited` */
 	bool greeted;
-	bool event; /* something happened since this was cleared */
+	bool event;         /* something happened since this was cleared */
+	char migration[32]; /* the last event about it since it was begun; "" for none */
+	/* Of a batch: the ids, how many were answered in a row, and what the first error was. */
+	unsigned long batch_first;
+	size_t batch_n, batch_done;
+	size_t batch_failed; /* its index + 1; 0: none */
+	const char *batch_commands[QMP_MAX_BATCH];
+	char batch_error[200];
 	bool begun; /* qmp_begin_state() was called, and `events_were_on` is known */
 	bool events_were_on;
 	struct jsonrpc_lines lines;
@@ -72,6 +82,33 @@ static int gone(struct qmp *qmp, const char *command)
 	return fail(qmp, ECONNRESET, command, "the monitor's connection is gone");
 }
 
+static void take_event(struct qmp *qmp, const cJSON *message)
+{
+	const char *name = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(message, "event"));
+	const cJSON *data = cJSON_GetObjectItemCaseSensitive(message, "data");
+	const char *status = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(data, "status"));
+
+	qmp->event = true;
+	if (name != NULL && status != NULL && strcmp(name, "MIGRATION") == 0)
+		snprintf(qmp->migration, sizeof(qmp->migration), "%s", status);
+}
+
+/* Answers come in the order of the commands. */
+static void take_batch_answer(struct qmp *qmp, const cJSON *message, double id)
+{
+	const cJSON *error = cJSON_GetObjectItemCaseSensitive(message, "error");
+	const char *desc = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(error, "desc"));
+
+	if (qmp->batch_done >= qmp->batch_n || id != (double)(qmp->batch_first + qmp->batch_done))
+		return;
+	qmp->batch_done++;
+	if (error != NULL && qmp->batch_failed == 0) {
+		qmp->batch_failed = qmp->batch_done;
+		snprintf(qmp->batch_error, sizeof(qmp->batch_error), "%s",
+			desc != NULL ? desc : "refused");
+	}
+}
+
 static void take_line(void *ctx, char *text)
 {
 	struct qmp *qmp = ctx;
@@ -81,7 +118,9 @@ static void take_line(void *ctx, char *text)
 	if (cJSON_HasObjectItem(message, "QMP"))
 		qmp->greeted = true;
 	if (cJSON_HasObjectItem(message, "event"))
-		qmp->event = true;
+		take_event(qmp, message);
+	if (cJSON_IsNumber(id))
+		take_batch_answer(qmp, message, id->valuedouble);
 	if (cJSON_IsNumber(id) && qmp->answer == NULL && id->valuedouble == (double)qmp->awaited)
 		qmp->answer = message;
 	else
@@ -199,6 +238,69 @@ int qmp_command(
 	struct qmp *qmp, const char *command, cJSON *arguments, int timeout_ms, cJSON **result)
 {
 	return command_with_fd(qmp, command, arguments, -1, timeout_ms, result);
+}
+
+int qmp_batch_begin(struct qmp *qmp, const struct qmp_call *calls, size_t n, int fd, int timeout_ms)
+{
+	int64_t deadline = now_ms() + timeout_ms;
+	char *texts[QMP_MAX_BATCH] = {NULL}, *all;
+	size_t length = 0;
+	int status = 0;
+
+	assert(n > 0 && n <= QMP_MAX_BATCH);
+	qmp->batch_first = qmp->last_id + 1;
+	qmp->batch_n = n;
+	qmp->batch_done = qmp->batch_failed = 0;
+	for (size_t i = 0; i < n; i++) {
+		qmp->batch_commands[i] = calls[i].command;
+		texts[i] = format_command(calls[i].command, calls[i].arguments, ++qmp->last_id);
+		if (texts[i] == NULL)
+			status = ENOMEM;
+		else
+			length += strlen(texts[i]);
+	}
+	all = malloc(length + 1);
+	if (all != NULL) {
+		char *end = all;
+
+		*end = '\0';
+		for (size_t i = 0; i < n && status == 0; i++)
+			end = stpcpy(end, texts[i]);
+	}
+	for (size_t i = 0; i < n; i++)
+		free(texts[i]);
+	if (all == NULL || status != 0) {
+		free(all);
+		return fail(qmp, ENOMEM, calls[0].command, "out of memory");
+	}
+	status = send_text(qmp, all, fd, deadline);
+	free(all);
+	if (status == ETIMEDOUT)
+		return timed_out(qmp, calls[0].command);
+	return status != 0 ? gone(qmp, calls[0].command) : 0;
+}
+
+int qmp_batch_wait(struct qmp *qmp, size_t n, int timeout_ms)
+{
+	int64_t deadline = now_ms() + timeout_ms;
+	int status = 0;
+
+	assert(n <= qmp->batch_n);
+	while (qmp->batch_done < n && status == 0)
+		status = read_some(qmp, deadline);
+	if (qmp->batch_failed > 0 && qmp->batch_failed <= n)
+		return fail(qmp, EREMOTEIO, qmp->batch_commands[qmp->batch_failed - 1],
+			qmp->batch_error);
+	if (status == ETIMEDOUT)
+		return timed_out(qmp, qmp->batch_commands[qmp->batch_done]);
+	return status != 0 ? gone(qmp, qmp->batch_commands[qmp->batch_done]) : 0;
+}
+
+int qmp_batch(struct qmp *qmp, const struct qmp_call *calls, size_t n, int timeout_ms)
+{
+	int error = qmp_batch_begin(qmp, calls, n, -1, timeout_ms);
+
+	return error != 0 ? error : qmp_batch_wait(qmp, n, timeout_ms);
 }
 
 int qmp_open(const char *path, int timeout_ms, struct qmp **out, char why[256])
@@ -444,15 +546,22 @@ static void add_capability(cJSON *list, const char *name, bool on)
 }
 
 /* `events` is left as it is unless that is known. */
-static int set_capabilities(struct qmp *qmp, bool ignore_shared, bool events, int timeout_ms)
+struct qmp_call qmp_state_call(struct qmp *qmp, bool begin)
 {
 	cJSON *arguments = cJSON_CreateObject();
 	cJSON *list = cJSON_AddArrayToObject(arguments, "capabilities");
 
-	add_capability(list, "x-ignore-shared", ignore_shared);
+	add_capability(list, "x-ignore-shared", begin);
 	if (qmp->begun)
-		add_capability(list, "events", events);
-	return qmp_command(qmp, "migrate-set-capabilities", arguments, timeout_ms, NULL);
+		add_capability(list, "events", begin || qmp->events_were_on);
+	return (struct qmp_call){"migrate-set-capabilities", arguments};
+}
+
+static int set_capabilities(struct qmp *qmp, bool begin, int timeout_ms)
+{
+	struct qmp_call call = qmp_state_call(qmp, begin);
+
+	return qmp_command(qmp, call.command, call.arguments, timeout_ms, NULL);
 }
 
 int qmp_begin_state(struct qmp *qmp, int timeout_ms)
@@ -474,40 +583,61 @@ int qmp_begin_state(struct qmp *qmp, int timeout_ms)
 	}
 	cJSON_Delete(list);
 	qmp->begun = true;
-	return set_capabilities(qmp, true, true, timeout_ms);
+	return set_capabilities(qmp, true, timeout_ms);
 }
 
 int qmp_end_state(struct qmp *qmp, int timeout_ms)
 {
-	return set_capabilities(qmp, false, qmp->events_were_on, timeout_ms);
+	return set_capabilities(qmp, false, timeout_ms);
 }
 
-/* Gives `fd` to QEMU under a name, then has it migrate to or from it. */
-static int migrate(struct qmp *qmp, const char *command, int fd, int timeout_ms)
+static cJSON *text_argument(const char *name, const char *value)
 {
 	cJSON *arguments = cJSON_CreateObject();
-	int error;
 
-	cJSON_AddStringToObject(arguments, "fdname", "edgeplex-state");
-	error = command_with_fd(qmp, "getfd", arguments, fd, timeout_ms, NULL);
-	if (error != 0)
-		return error;
-	arguments = cJSON_CreateObject();
-	cJSON_AddStringToObject(arguments, "uri", "fd:edgeplex-state");
-	return qmp_command(qmp, command, arguments, timeout_ms, NULL);
+	cJSON_AddStringToObject(arguments, name, value);
+	return arguments;
 }
 
+/* Has QEMU migrate to or from the descriptor that is sent with these calls. */
+static void migrate_calls(struct qmp *qmp, const char *command, struct qmp_call calls[2])
+{
+	qmp->migration[0] = '\0';
+	/* QEMU reads a monitor byte by byte: short names. */
+	calls[0] = (struct qmp_call){"getfd", text_argument("fdname", "s")};
+	calls[1] = (struct qmp_call){command, text_argument("uri", "fd:s")};
+}
+
+static int migrate(struct qmp *qmp, const char *command, int fd, int timeout_ms)
+{
+	struct qmp_call calls[2];
+	int error;
+
+	migrate_calls(qmp, command, calls);
+	error = qmp_batch_begin(qmp, calls, 2, fd, timeout_ms);
+	return error != 0 ? error : qmp_batch_wait(qmp, 2, timeout_ms);
+}
+
+void qmp_save_calls(struct qmp *qmp, struct qmp_call calls[2])
+{
+	migrate_calls(qmp, "migrate", calls);
+}
+
+/* QEMU tells each step by an event, once qmp_begin_state() has switched them on. */
 static int wait_completed(struct qmp *qmp, int timeout_ms)
 {
-	int64_t deadline = now_ms() + timeout_ms;
+	int64_t deadline = now_ms() + timeout_ms, ask_at = now_ms() + ASK_ANYWAY_MS;
 	char status[32];
 
 	for (;;) {
-		int error;
+		int error = 0;
 
-		qmp->event = false;
-		error = ask_text(
-			qmp, "query-migrate", "status", status, (int)(deadline - now_ms()));
+		snprintf(status, sizeof(status), "%s", qmp->migration);
+		if (status[0] == '\0' && now_ms() >= ask_at) {
+			error = ask_text(
+				qmp, "query-migrate", "status", status, (int)(deadline - now_ms()));
+			ask_at = now_ms() + ASK_ANYWAY_MS;
+		}
 		if (error != 0)
 			return error;
 		if (strcmp(status, "completed") == 0)
@@ -517,8 +647,9 @@ static int wait_completed(struct qmp *qmp, int timeout_ms)
 			return fail(qmp, EREMOTEIO, "device state", status);
 		if (now_ms() >= deadline)
 			return fail(qmp, ETIMEDOUT, "device state", "not completed in time");
-		if (!qmp->event)
-			read_some(qmp, now_ms() + ASK_EVERY_MS);
+		error = read_some(qmp, status[0] == '\0' && ask_at < deadline ? ask_at : deadline);
+		if (error == ECONNRESET)
+			return gone(qmp, "device state");
 	}
 }
 

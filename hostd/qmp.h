@@ -47,6 +47,26 @@ pid_t qmp_pid(const struct qmp *qmp);
 int qmp_command(
 	struct qmp *qmp, const char *command, cJSON *arguments, int timeout_ms, cJSON **result);
 
+/* One of several commands that are given to QEMU at once. */
+struct qmp_call {
+	const char *command;
+	cJSON *arguments; /* may be NULL */
+};
+
+#define QMP_MAX_BATCH 64
+
+/*
+ * Runs `n` commands (1 to QMP_MAX_BATCH), one after the other, without waiting in between. Takes
+ * their arguments. With `fd` unless -1, which a "getfd" among them takes.
+ * qmp_batch() returns when all are answered: 0, or the error of the first that failed; those after
+ * it were run all the same. qmp_batch_begin() only sends them; qmp_batch_wait() waits for the first
+ * `n` of them.
+ */
+int qmp_batch(struct qmp *qmp, const struct qmp_call *calls, size_t n, int timeout_ms);
+int qmp_batch_begin(
+	struct qmp *qmp, const struct qmp_call *calls, size_t n, int fd, int timeout_ms);
+int qmp_batch_wait(struct qmp *qmp, size_t n, int timeout_ms);
+
 /* The run state: "running", "paused", "postmigrate", "inmigrate", … */
 int qmp_status(struct qmp *qmp, char status[32], int timeout_ms);
 
@@ -68,6 +88,15 @@ int qmp_cont(struct qmp *qmp, int timeout_ms);
  */
 int qmp_begin_state(struct qmp *qmp, int timeout_ms);
 int qmp_end_state(struct qmp *qmp, int timeout_ms);
+
+/* The same two as calls of a batch; qmp_begin_state() must have been called once before. */
+struct qmp_call qmp_state_call(struct qmp *qmp, bool begin);
+
+/*
+ * The calls of a batch that begin to save device state to the batch's descriptor: qmp_save_wait()
+ * serves for them. Sets `calls[0]` and `calls[1]`.
+ */
+void qmp_save_calls(struct qmp *qmp, struct qmp_call calls[2]);
 
 /*
  * Saving the device state of a stopped VM to the file `fd`: begins, and waits until all is there.
