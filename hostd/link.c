@@ -15,6 +15,8 @@
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 
+#include "hostd/bytes.h"
+
 struct link_keys {
 	SSL_CTX *server, *client;
 };
@@ -356,4 +358,32 @@ int link_receive(struct link *link, struct frame *frame, int timeout_ms)
 		}
 		link->have += (size_t)n;
 	}
+}
+
+int link_greet(struct link *link, const uint8_t uuid[16], const uint8_t ticket[32], size_t n_pages,
+	int timeout_ms, char why[256])
+{
+	uint8_t payload[32 + 8];
+	struct frame frame = {.type = FRAME_HELLO, .length = sizeof(payload), .payload = payload};
+	int error;
+
+	memcpy(frame.uuid, uuid, sizeof(frame.uuid));
+	memcpy(payload, ticket, 32);
+	put_be64(payload + 32, (uint64_t)n_pages);
+	error = link_send(link, &frame, timeout_ms);
+	if (error == 0)
+		error = link_receive(link, &frame, timeout_ms);
+	if (error != 0) {
+		snprintf(why, 256, "%s", link->why);
+		return error;
+	}
+	if (frame.type == FRAME_WELCOME)
+		return 0;
+	if (frame.type == FRAME_DISCARD) {
+		snprintf(why, 256, "%.*s", (int)(frame.length < 120 ? frame.length : 120),
+			(const char *)frame.payload);
+		return EACCES;
+	}
+	snprintf(why, 256, "it answers wrongly");
+	return EPROTO;
 }

@@ -50,6 +50,13 @@ int link_send(struct link *link, const struct frame *frame, int timeout_ms);
  */
 int link_receive(struct link *link, struct frame *frame, int timeout_ms);
 
+/*
+ * The source's first words: shows the ticket for a VM of `n_pages` and waits for WELCOME. Returns
+ * 0, EACCES (refused, `why` has the other side's text), or errno with `why`.
+ */
+int link_greet(struct link *link, const uint8_t uuid[16], const uint8_t ticket[32], size_t n_pages,
+	int timeout_ms, char why[256]);
+
 /* Why the last function failed, in a sentence. */
 const char *link_why(const struct link *link);
 

@@ -16,10 +16,10 @@
 #include <unistd.h>
 
 #include "common/log.h"
-#include "hostd/bytes.h"
 #include "hostd/epoch.h"
 #include "hostd/freeze.h"
 #include "hostd/qmp.h"
+#include "hostd/urgent.h"
 
 #define CONNECT_MS 5000
 #define QMP_MS 2000       /* an ordinary command */
@@ -380,20 +380,6 @@ static int qmp_failed(struct source *source, int error)
 	return error;
 }
 
-/*
- * While a customer's VM stands still nothing on its server is more urgent than this thread and
- * QEMU's (which passes it on to the one that saves device state): some milliseconds. Without the
- * privilege it is done without.
- */
-static void set_urgent(struct source *source, bool urgent)
-{
-	const struct sched_param param = {.sched_priority = urgent ? 1 : 0};
-
-	if (sched_setscheduler(qmp_pid(source->qmp), urgent ? SCHED_RR : SCHED_OTHER, &param) < 0 ||
-		(urgent && sched_setscheduler(0, SCHED_RR | SCHED_RESET_ON_FORK, &param) < 0))
-		log_debug("no real-time priority for a stop: %s", strerror(errno));
-}
-
 /* The VM runs again, however long QEMU lets itself be waited for. */
 static void resume_vm(struct source *source)
 {
@@ -415,7 +401,7 @@ static void resume_vm(struct source *source)
 		poll(&(struct pollfd){.fd = source->wake_fd, .events = POLLIN}, 1, ALIVE_MS);
 	}
 	freeze_set(source->freeze, FREEZE_RUNNING);
-	set_urgent(source, false);
+	urgent_end(qmp_pid(source->qmp));
 	pthread_mutex_lock(&source->lock);
 	if (source->stopped_us > 0 && source->t.paused == 0)
 		source->t.paused = now_us() - source->stopped_us;
@@ -550,7 +536,7 @@ static int freeze_vm(struct source *source)
 	source->capable = true;
 	source->t.last_pass = now_us() - begin;
 	fd = memfd_create("device-state", MFD_CLOEXEC);
-	set_urgent(source, true);
+	urgent_begin(qmp_pid(source->qmp));
 	error = fd < 0 ? errno : stop_and_send(source, fd);
 	sched_setscheduler(0, SCHED_OTHER, &(struct sched_param){0});
 	if (fd >= 0)
@@ -650,27 +636,16 @@ static void *source_main(void *ctx)
 
 static int say_hello(struct source *source, struct jsonrpc_error *err)
 {
-	uint8_t payload[32 + 8];
-	struct frame frame = {.type = FRAME_HELLO, .length = sizeof(payload), .payload = payload};
-	int error;
+	char why[256];
+	int error = link_greet(source->link, source->config.uuid, source->config.ticket,
+		dirty_n_pages(source->dirty), CONNECT_MS, why);
 
-	memcpy(payload, source->config.ticket, 32);
-	put_be64(payload + 32, (uint64_t)dirty_n_pages(source->dirty));
-	error = send_frame(source, &frame);
+	source->heard_ms = source->said_ms = now_ms();
 	if (error == 0)
-		error = link_receive(source->link, &frame, CONNECT_MS);
-	if (error != 0)
-		return jsonrpc_fail(err, JSONRPC_UNAVAILABLE, "/to/address", "hostd at %.80s: %s",
-			source->address, link_why(source->link));
-	if (frame.type == FRAME_DISCARD)
-		return jsonrpc_fail(err, JSONRPC_CONFLICT, "/to/ticket", "hostd at %.80s: %.*s",
-			source->address, (int)(frame.length < 120 ? frame.length : 120),
-			(const char *)frame.payload);
-	if (frame.type != FRAME_WELCOME)
-		return jsonrpc_fail(err, JSONRPC_UNAVAILABLE, "/to/address",
-			"hostd at %.80s answers wrongly", source->address);
-	source->heard_ms = now_ms();
-	return 0;
+		return 0;
+	return jsonrpc_fail(err, error == EACCES ? JSONRPC_CONFLICT : JSONRPC_UNAVAILABLE,
+		error == EACCES ? "/to/ticket" : "/to/address", "hostd at %.80s: %.120s",
+		source->address, why);
 }
 
 static int prepare(struct source *source, const char *ram_path, struct jsonrpc_error *err)
