@@ -24,7 +24,7 @@ int frame_get_header(const uint8_t header[FRAME_HEADER], struct frame *frame)
 	if (get_be32(header) != (MAGIC << 8 | FRAME_VERSION))
 		return EBADMSG;
 	frame->length = get_be32(header + 4) & 0xffffff;
-	if (type < FRAME_HELLO || type > FRAME_DISCARD || frame->length > FRAME_MAX_PAYLOAD)
+	if (type < FRAME_HELLO || type > FRAME_TAKEN || frame->length > FRAME_MAX_PAYLOAD)
 		return EBADMSG;
 	frame->type = (enum frame_type)type;
 	frame->epoch = get_be64(header + 8);
@@ -47,6 +47,7 @@ const char *frame_name(enum frame_type type)
 		[FRAME_DENY] = "DENY",
 		[FRAME_ALIVE] = "ALIVE",
 		[FRAME_DISCARD] = "DISCARD",
+		[FRAME_TAKEN] = "TAKEN",
 	};
 
 	return names[type];

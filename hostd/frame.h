@@ -28,6 +28,7 @@ enum frame_type {
 	FRAME_DENY,      /* source: no, it has resumed */
 	FRAME_ALIVE,     /* both: nothing to say */
 	FRAME_DISCARD,   /* both: this copy is void; text says why. The last frame */
+	FRAME_TAKEN, /* destination: it runs, as the controller fenced the source. The last frame */
 };
 
 struct frame {

@@ -16,6 +16,7 @@
 
 #include "common/log.h"
 #include "hostd/frame.h"
+#include "hostd/hold.h"
 #include "hostd/qmp.h"
 
 #define MAGIC 0x455046525a000001ull /* "EPFRZ", version 1 */
@@ -96,8 +97,12 @@ static void recover(const char *name, const struct record *record)
 		error = qmp_cont(qmp, QMP_TIMEOUT_MS);
 		snprintf(why, sizeof(why), "%s", qmp_why(qmp));
 	}
-	if (error == 0)
+	if (error == 0) {
 		qmp_end_state(qmp, QMP_TIMEOUT_MS);
+		/* It runs unprotected now: what it said while it was protected may go out. */
+		if (status != FREEZE_GRANTED)
+			hold_recover(qmp, QMP_TIMEOUT_MS);
+	}
 	/* It may have been given real-time priority for the stop. */
 	if (qmp != NULL)
 		sched_setscheduler(qmp_pid(qmp), SCHED_OTHER, &(struct sched_param){0});

@@ -11,6 +11,8 @@
  * A VM is not resumed when its record says that the destination was given leave to run
  * (FREEZE_GRANTED): from then on only the controller may resume it, who knows what the switch lets
  * through.
+ *
+ * Output of a protected VM that is held (hold.h) is let go, and nothing is held any more.
  */
 
 #include <stdint.h>

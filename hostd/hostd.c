@@ -31,6 +31,7 @@
 #include "common/log.h"
 #include "hostd/control.h"
 #include "hostd/freeze.h"
+#include "hostd/guardian.h"
 #include "hostd/source.h"
 #include "hostd/standby.h"
 
@@ -41,13 +42,19 @@
 #define LOCK_WAIT_MS 15000
 #define DEFAULT_SILENCE_MS 3000
 #define DEFAULT_FREEZE_MS 30000
+#define DEFAULT_INTERVAL_MS 100
+#define DEFAULT_TIMEOUT_MS 1000
 #define DEFAULT_STAGING_MB 512
+
+enum side { SOURCE, STANDBY, GUARDIAN, N_SIDES };
 
 struct copy { /* one side of it */
 	struct copy *next;
 	uint8_t uuid[16];
-	struct source *source; /* one of these two */
+	enum side side;
+	struct source *source; /* one of these three */
 	struct standby *standby;
+	struct guardian *guardian;
 	unsigned users; /* the table is one */
 };
 
@@ -79,22 +86,21 @@ static void announce(void *ctx, cJSON *status)
 
 /* ---- the table of copies ----------------------------------------------------------------- */
 
-static struct copy **find_locked(struct hostd *hostd, const uint8_t uuid[16], bool source)
+static struct copy **find_locked(struct hostd *hostd, const uint8_t uuid[16], enum side side)
 {
 	struct copy **link = &hostd->copies;
 
-	while (*link != NULL &&
-		(memcmp((*link)->uuid, uuid, 16) != 0 || ((*link)->source != NULL) != source))
+	while (*link != NULL && (memcmp((*link)->uuid, uuid, 16) != 0 || (*link)->side != side))
 		link = &(*link)->next;
 	return link;
 }
 
-static struct copy *use_copy(struct hostd *hostd, const uint8_t uuid[16], bool source)
+static struct copy *use_copy(struct hostd *hostd, const uint8_t uuid[16], enum side side)
 {
 	struct copy *copy;
 
 	pthread_mutex_lock(&hostd->lock);
-	copy = *find_locked(hostd, uuid, source);
+	copy = *find_locked(hostd, uuid, side);
 	if (copy != NULL)
 		copy->users++;
 	pthread_mutex_unlock(&hostd->lock);
@@ -112,6 +118,7 @@ static void leave_copy(struct hostd *hostd, struct copy *copy, bool remove)
 		return;
 	source_destroy(copy->source, remove);
 	standby_destroy(copy->standby, remove);
+	guardian_destroy(copy->guardian);
 	free(copy);
 }
 
@@ -135,21 +142,25 @@ static void drop_copy(struct hostd *hostd, struct copy *copy, bool remove)
 }
 
 /* Adds a copy. Returns 0, or EEXIST, ENOSPC or ENOMEM; then nothing was taken. */
-static int add_copy(
-	struct hostd *hostd, const uint8_t uuid[16], struct source *source, struct standby *standby)
+static int add_copy(struct hostd *hostd, const uint8_t uuid[16], enum side side, void *object)
 {
 	struct copy *copy = calloc(1, sizeof(*copy));
 	int error = copy == NULL ? ENOMEM : 0;
 
 	pthread_mutex_lock(&hostd->lock);
-	if (error == 0 && *find_locked(hostd, uuid, source != NULL) != NULL)
+	if (error == 0 && *find_locked(hostd, uuid, side) != NULL)
 		error = EEXIST;
 	if (error == 0 && hostd->n_copies >= MAX_COPIES)
 		error = ENOSPC;
 	if (error == 0) {
 		memcpy(copy->uuid, uuid, 16);
-		copy->source = source;
-		copy->standby = standby;
+		copy->side = side;
+		if (side == SOURCE)
+			copy->source = object;
+		else if (side == STANDBY)
+			copy->standby = object;
+		else
+			copy->guardian = object;
 		copy->users = 1;
 		copy->next = hostd->copies;
 		hostd->copies = copy;
@@ -269,10 +280,11 @@ static int receive_prepare(
 	int error;
 
 	if (config.qmp_path == NULL ||
+		get_number(params, "silence_ms", 50, 60000, 0, &config.silence_ms, err) != 0 ||
 		get_optional_path(params, "ram_path", &config.ram_path, err) != 0 ||
 		get_uuid(params, config.uuid, err) != 0)
 		return -1;
-	old = use_copy(hostd, config.uuid, false);
+	old = use_copy(hostd, config.uuid, STANDBY);
 	if (old != NULL) {
 		bool ended = standby_ended(old->standby);
 
@@ -288,7 +300,7 @@ static int receive_prepare(
 	if (standby_prepare(&config, &standby, err) != 0)
 		return -1;
 	*result = standby_status(standby, true);
-	error = add_copy(hostd, config.uuid, NULL, standby);
+	error = add_copy(hostd, config.uuid, STANDBY, standby);
 	if (error != 0) {
 		cJSON_Delete(*result);
 		*result = NULL;
@@ -296,6 +308,26 @@ static int receive_prepare(
 		return no_room(err, error);
 	}
 	return 0;
+}
+
+/* Who asks for a side that begins: nothing else of ours may be at work on the VM. */
+static int check_free(
+	struct hostd *hostd, const uint8_t uuid[16], enum side other, struct jsonrpc_error *err)
+{
+	struct copy *copy = use_copy(hostd, uuid, other);
+	bool busy;
+
+	if (copy == NULL)
+		return 0;
+	busy = other == SOURCE ? !source_ended(copy->source) : !guardian_ended(copy->guardian);
+	if (!busy)
+		drop_copy(hostd, copy, true); /* it has the monitor */
+	leave_copy(hostd, copy, true);
+	if (!busy)
+		return 0;
+	return jsonrpc_fail(err, JSONRPC_CONFLICT, "/uuid",
+		other == SOURCE ? "this VM is being moved; wait, or move.abort"
+				: "this VM is protected; protect.stop first");
 }
 
 static int move_start(
@@ -330,7 +362,7 @@ static int move_start(
 	if (dirty_engine_parse(engine != NULL ? engine : "auto", &config.engine) != 0)
 		return jsonrpc_fail(err, JSONRPC_INVALID_PARAMS, "/engine",
 			"must be \"auto\", \"pagemap\" or \"compare\"");
-	old = use_copy(hostd, config.uuid, true);
+	old = use_copy(hostd, config.uuid, SOURCE);
 	if (old != NULL) {
 		bool ended = source_ended(old->source);
 
@@ -342,10 +374,12 @@ static int move_start(
 		if (!ended)
 			return 0;
 	}
+	if (check_free(hostd, config.uuid, GUARDIAN, err) != 0)
+		return -1;
 	if (source_start(&config, &source, err) != 0)
 		return -1;
 	*result = source_status(source);
-	error = add_copy(hostd, config.uuid, source, NULL);
+	error = add_copy(hostd, config.uuid, SOURCE, source);
 	if (error != 0) {
 		cJSON_Delete(*result);
 		*result = NULL;
@@ -371,7 +405,7 @@ static int at_source(struct hostd *hostd, const char *method, const cJSON *param
 	if (get_uuid(params, uuid, err) != 0 || get_number(params, "timeout_ms", 100, 600000,
 							DEFAULT_FREEZE_MS, &timeout, err) != 0)
 		return -1;
-	copy = use_copy(hostd, uuid, true);
+	copy = use_copy(hostd, uuid, SOURCE);
 	if (copy == NULL)
 		return no_copy(err, "no move");
 	if (strcmp(method, "move.freeze") == 0)
@@ -396,7 +430,7 @@ static int move_activate(
 
 	if (get_uuid(params, uuid, err) != 0)
 		return -1;
-	copy = use_copy(hostd, uuid, false);
+	copy = use_copy(hostd, uuid, STANDBY);
 	if (copy == NULL)
 		return no_copy(err, "no copy");
 	status = standby_activate(copy->standby, fenced, err);
@@ -433,14 +467,14 @@ static int end_move(struct hostd *hostd, const char *method, const cJSON *params
 
 	if (get_uuid(params, uuid, err) != 0 || get_role(params, &meant[1], &meant[0], err) != 0)
 		return -1;
-	for (int source = 1; source >= 0 && status == 0; source--) {
-		struct copy *copy = meant[source] ? use_copy(hostd, uuid, source == 1) : NULL;
+	for (enum side side = SOURCE; side <= STANDBY && status == 0; side++) {
+		struct copy *copy = meant[side == SOURCE] ? use_copy(hostd, uuid, side) : NULL;
 
 		if (copy == NULL)
 			continue;
 		if (abort)
-			status = source == 1 ? source_abort(copy->source, err)
-					     : standby_abort(copy->standby, err);
+			status = side == SOURCE ? source_abort(copy->source, err)
+						: standby_abort(copy->standby, err);
 		if (status == 0)
 			drop_copy(hostd, copy, true);
 		leave_copy(hostd, copy, true);
@@ -450,11 +484,139 @@ static int end_move(struct hostd *hostd, const char *method, const cJSON *params
 	return status;
 }
 
+/* A guardian that still protects: its status. Returns false when a new one is to be made. */
+static bool guarded_already(struct hostd *hostd, const uint8_t uuid[16], cJSON **result)
+{
+	struct copy *old = use_copy(hostd, uuid, GUARDIAN);
+	bool ended;
+
+	if (old == NULL)
+		return false;
+	ended = guardian_ended(old->guardian);
+	if (!ended)
+		*result = guardian_status(old->guardian);
+	else
+		drop_copy(hostd, old, true);
+	leave_copy(hostd, old, true);
+	return !ended;
+}
+
+static int protect_start(
+	struct hostd *hostd, const cJSON *params, cJSON **result, struct jsonrpc_error *err)
+{
+	const cJSON *to = cJSON_GetObjectItemCaseSensitive(params, "to");
+	const cJSON *engine = cJSON_GetObjectItemCaseSensitive(params, "engine");
+	const cJSON *hold = cJSON_GetObjectItemCaseSensitive(params, "hold_output");
+	struct guardian_config config = {
+		.qmp_path = get_path(params, "qmp_path", err),
+		.engine = DIRTY_AUTO,
+		.hold_output = hold == NULL || cJSON_IsTrue(hold),
+		.run_dir = hostd->run_dir,
+		.keys = hostd->keys,
+		.changed = announce,
+		.ctx = hostd,
+	};
+	struct guardian *guardian;
+	int error;
+
+	if (config.qmp_path == NULL ||
+		get_optional_path(params, "ram_path", &config.ram_path, err) != 0 ||
+		get_uuid(params, config.uuid, err) != 0 ||
+		get_number(params, "interval_ms", 10, 10000, DEFAULT_INTERVAL_MS,
+			&config.interval_ms, err) != 0 ||
+		get_number(params, "timeout_ms", 100, 10000, DEFAULT_TIMEOUT_MS, &config.timeout_ms,
+			err) != 0 ||
+		get_ticket(to, config.ticket, err) != 0)
+		return -1;
+	config.address = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(to, "address"));
+	if (config.address == NULL)
+		return jsonrpc_fail(
+			err, JSONRPC_INVALID_PARAMS, "/to/address", "must be an ADDRESS:PORT");
+	if (hold != NULL && !cJSON_IsBool(hold))
+		return jsonrpc_fail(
+			err, JSONRPC_INVALID_PARAMS, "/hold_output", "must be true or false");
+	if (engine != NULL && (!cJSON_IsString(engine) ||
+				      dirty_engine_parse(engine->valuestring, &config.engine) != 0))
+		return jsonrpc_fail(err, JSONRPC_INVALID_PARAMS, "/engine",
+			"must be \"auto\", \"pagemap\" or \"compare\"");
+	if (guarded_already(hostd, config.uuid, result))
+		return 0;
+	if (check_free(hostd, config.uuid, SOURCE, err) != 0 ||
+		guardian_start(&config, &guardian, err) != 0)
+		return -1;
+	*result = guardian_status(guardian);
+	error = add_copy(hostd, config.uuid, GUARDIAN, guardian);
+	if (error != 0) {
+		cJSON_Delete(*result);
+		*result = NULL;
+		guardian_destroy(guardian);
+		return no_room(err, error);
+	}
+	return 0;
+}
+
+/* protect.set, protect.stop, protect.status */
+static int at_guardian(struct hostd *hostd, const char *what, const cJSON *params, cJSON **result,
+	struct jsonrpc_error *err)
+{
+	struct copy *copy;
+	uint8_t uuid[16];
+	int status = 0, interval = 0;
+
+	if (get_uuid(params, uuid, err) != 0 ||
+		get_number(params, "interval_ms", 10, 10000, 0, &interval, err) != 0)
+		return -1;
+	if (strcmp(what, "set") == 0 && interval == 0)
+		return jsonrpc_fail(err, JSONRPC_INVALID_PARAMS, "/interval_ms",
+			"must be a number of 10 to 10000");
+	copy = use_copy(hostd, uuid, GUARDIAN);
+	if (copy == NULL)
+		return no_copy(err, "no protection");
+	if (strcmp(what, "set") == 0)
+		guardian_set_interval(copy->guardian, interval);
+	else if (strcmp(what, "stop") == 0)
+		status = guardian_stop(copy->guardian, err);
+	if (status == 0)
+		*result = guardian_status(copy->guardian);
+	if (status == 0 && strcmp(what, "stop") == 0)
+		drop_copy(hostd, copy, true);
+	leave_copy(hostd, copy, true);
+	return status;
+}
+
+/* standby.activate */
+static int take_over(
+	struct hostd *hostd, const cJSON *params, cJSON **result, struct jsonrpc_error *err)
+{
+	struct copy *copy;
+	uint8_t uuid[16];
+	int status;
+
+	if (get_uuid(params, uuid, err) != 0)
+		return -1;
+	if (!cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(params, "fenced")))
+		return jsonrpc_fail(err, JSONRPC_INVALID_PARAMS, "/fenced",
+			"must be true: fence the primary at the switch first");
+	copy = use_copy(hostd, uuid, STANDBY);
+	if (copy == NULL)
+		return no_copy(err, "no standby");
+	status = standby_take_over(copy->standby, err);
+	if (status == 0)
+		*result = standby_status(copy->standby, false);
+	leave_copy(hostd, copy, true);
+	return status;
+}
+
 static cJSON *copy_status(const struct copy *copy)
 {
-	if (copy->source == NULL)
+	switch (copy->side) {
+	case SOURCE:
+		return source_status(copy->source);
+	case STANDBY:
 		return standby_status(copy->standby, false);
-	return source_status(copy->source);
+	default:
+		return guardian_status(copy->guardian);
+	}
 }
 
 static int move_status(
@@ -467,12 +629,12 @@ static int move_status(
 		cJSON_Delete(list);
 		return -1;
 	}
-	for (int source = 1; source >= 0; source--) {
-		struct copy *copy = use_copy(hostd, uuid, source == 1);
+	for (enum side side = SOURCE; side < N_SIDES; side++) {
+		struct copy *copy = use_copy(hostd, uuid, side);
 
 		if (copy == NULL)
 			continue;
-		if (source == 1)
+		if (side == SOURCE)
 			source_touch(copy->source);
 		cJSON_AddItemToArray(list, copy_status(copy));
 		leave_copy(hostd, copy, true);
@@ -520,6 +682,14 @@ static int serve(void *ctx, const char *method, const cJSON *params, cJSON **res
 		return move_activate(hostd, params, result, err);
 	if (strcmp(method, "move.abort") == 0 || strcmp(method, "move.finish") == 0)
 		return end_move(hostd, method, params, result, err);
+	if (strcmp(method, "protect.start") == 0)
+		return protect_start(hostd, params, result, err);
+	if (strncmp(method, "protect.", 8) == 0 &&
+		(strcmp(method + 8, "set") == 0 || strcmp(method + 8, "stop") == 0 ||
+			strcmp(method + 8, "status") == 0))
+		return at_guardian(hostd, method + 8, params, result, err);
+	if (strcmp(method, "standby.activate") == 0)
+		return take_over(hostd, params, result, err);
 	if (strcmp(method, "move.status") == 0)
 		return move_status(hostd, params, result, err);
 	return jsonrpc_fail(err, JSONRPC_METHOD_NOT_FOUND, "", "no method %.100s", method);
@@ -549,7 +719,7 @@ static void *greeting_main(void *ctx)
 	if (error == 0)
 		error = link_receive(link, &hello, HANDSHAKE_MS);
 	if (error == 0 && hello.type == FRAME_HELLO) {
-		copy = use_copy(hostd, hello.uuid, false);
+		copy = use_copy(hostd, hello.uuid, STANDBY);
 		error = copy != NULL ? standby_attach(copy->standby, link, &hello, why) : ENOENT;
 		if (error == 0)
 			link = NULL;
@@ -627,13 +797,13 @@ static void reopen_standbys(struct hostd *hostd)
 			continue;
 		snprintf(uuid, sizeof(uuid), "%.36s", entry->d_name);
 		if (frame_parse_uuid(uuid, config.uuid) != 0 ||
-			*find_locked(hostd, config.uuid, false) != NULL)
+			*find_locked(hostd, config.uuid, STANDBY) != NULL)
 			continue;
 		if (standby_reopen(&config, &standby) != 0) {
 			unlinkat(dirfd(list), entry->d_name, 0); /* of no use to anybody */
 			continue;
 		}
-		if (add_copy(hostd, config.uuid, NULL, standby) != 0)
+		if (add_copy(hostd, config.uuid, STANDBY, standby) != 0)
 			standby_destroy(standby, true);
 		else
 			log_info("found the copy of a VM again uuid=%s", uuid);
@@ -698,6 +868,8 @@ static void end_all(struct hostd *hostd)
 	for (copy = hostd->copies; copy != NULL; copy = copy->next) {
 		if (copy->source != NULL)
 			source_quit(copy->source);
+		if (copy->guardian != NULL)
+			guardian_quit(copy->guardian);
 	}
 	pthread_mutex_unlock(&hostd->lock);
 	control_stop(hostd->control);

@@ -23,6 +23,7 @@ UNIT_TESTS += $(B)/tests/hostd/$(1)_test
 endef
 HOSTD_LIBS = -lssl -lcrypto -llz4 -lxxhash $(COMMON_LIBS) -lpthread
 $(eval $(call hostd_unit_test,delta,delta))
+$(eval $(call hostd_unit_test,pauses,pauses))
 $(eval $(call hostd_unit_test,state,state))
 $(eval $(call hostd_unit_test,epoch,epoch delta frame state))
 
@@ -37,8 +38,14 @@ $(B)/fuzz/hostd_epoch: hostd/epoch_fuzz.c hostd/epoch.c hostd/delta.c hostd/fram
 	clang $(CPPFLAGS) $(FUZZ_CFLAGS) -o $@ $(filter %.c,$^) -llz4 -lxxhash
 FUZZERS += $(B)/fuzz/hostd_epoch
 
-HOSTD_SOURCES := $(addprefix hostd/,control.c delta.c dirty.c epoch.c frame.c freeze.c hostd.c link.c qmp.c \
-	source.c standby.c state.c)
+# Runs in the VM of the protection's tests.
+$(B)/tests/hostd/guest_load: tests/hostd/guest_load.c
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) -std=gnu17 -Wall -Wextra -Werror -O2 -static -o $@ $<
+PROGRAMS += $(B)/tests/hostd/guest_load
+
+HOSTD_SOURCES := $(addprefix hostd/,capture.c control.c delta.c dirty.c epoch.c frame.c freeze.c guardian.c hold.c hostd.c \
+	link.c pauses.c qmp.c source.c standby.c state.c)
 $(B)/edgeplex-hostd: $(HOSTD_SOURCES:%.c=$(B)/obj/%.o) $(LIBCOMMON)
 	$(CC) $(LDFLAGS) -o $@ $^ $(HOSTD_LIBS)
 PROGRAMS += $(B)/edgeplex-hostd
@@ -46,3 +53,7 @@ PROGRAMS += $(B)/edgeplex-hostd
 .PHONY: bench-hostd
 bench-hostd: $(B)/edgeplex-hostd $(LIBWP) image ## Move VMs between two hostds: pause and bytes
 	B=$(B) $(PYTHON) tests/hostd/bench.py
+
+.PHONY: bench-checkpoint
+bench-checkpoint: $(B)/edgeplex-hostd $(LIBWP) $(B)/tests/hostd/guest_load image ## Protect a VM at intervals of 25 to 1000 ms: bytes and pauses
+	B=$(B) $(PYTHON) tests/hostd/bench_checkpoint.py

@@ -29,7 +29,14 @@
 #define ACTIVATE_MS (2 * QMP_MS + LOAD_MS + LEAVE_MS)
 
 enum state { WAITING, RECEIVING, HOLDING, LOST, ACTIVE, ENDED };
-enum wish { WISH_NONE, WISH_ACTIVATE, WISH_ACTIVATE_FENCED, WISH_ABORT, WISH_QUIT };
+enum wish {
+	WISH_NONE,
+	WISH_ACTIVATE,
+	WISH_ACTIVATE_FENCED,
+	WISH_TAKE_OVER,
+	WISH_ABORT,
+	WISH_QUIT,
+};
 
 static const char *const state_names[] = {
 	"waiting", "receiving", "holding", "lost", "active", "ended"};
@@ -45,6 +52,8 @@ struct standby {
 	struct link *link;
 	int64_t heard_ms, said_ms;
 	bool loaded;
+	bool taken;  /* this VM runs, and what the source may still send counts for nothing */
+	bool silent; /* written under the lock */
 	/* Of all, under the lock. */
 	pthread_mutex_t lock;
 	pthread_cond_t cond;
@@ -101,6 +110,7 @@ cJSON *standby_status(struct standby *standby, bool ticket)
 	if (standby->epoch > 0)
 		cJSON_AddNumberToObject(
 			status, "epoch_age_ms", (double)(now_ms() - standby->epoch_ms));
+	cJSON_AddBoolToObject(status, "silent", standby->silent);
 	if (standby->resumed_us > 0) {
 		t = cJSON_AddObjectToObject(status, "activate_us");
 		cJSON_AddNumberToObject(t, "loaded", (double)standby->load_us);
@@ -278,12 +288,28 @@ static void listen_to_peer(struct standby *standby, int timeout_ms, enum frame_t
 			return;
 		}
 		standby->heard_ms = now_ms();
+		if (standby->taken)
+			continue;
 		take_frame(standby, &frame, leave);
 		if (*leave != 0)
 			return;
 		say_alive(standby);
 	}
 	say_alive(standby);
+}
+
+/* Tells when the source begins to be silent, and when it ends. */
+static void watch_silence(struct standby *standby)
+{
+	bool silent = standby->link != NULL && standby->config.silence_ms > 0 &&
+		      now_ms() - standby->heard_ms >= standby->config.silence_ms;
+
+	if (silent == standby->silent)
+		return;
+	pthread_mutex_lock(&standby->lock);
+	standby->silent = silent;
+	pthread_mutex_unlock(&standby->lock);
+	standby->config.changed(standby->config.ctx, standby_status(standby, false));
 }
 
 /* ---- activation -------------------------------------------------------------------------- */
@@ -371,6 +397,16 @@ static int activate(struct standby *standby, bool fenced, struct jsonrpc_error *
 	return 0;
 }
 
+/* The link of a VM that runs here has nothing more to say. */
+static void say_taken(struct standby *standby)
+{
+	if (standby->state != ACTIVE || standby->link == NULL)
+		return;
+	/* Closing at once could have it lost. */
+	send_frame(standby, FRAME_TAKEN, standby->epoch, "");
+	standby->taken = true;
+}
+
 /* ---- the thread -------------------------------------------------------------------------- */
 
 static void wait_for_news(struct standby *standby)
@@ -380,10 +416,15 @@ static void wait_for_news(struct standby *standby)
 		{.fd = standby->link != NULL ? link_fd(standby->link) : -1, .events = POLLIN},
 		{.fd = standby->qmp != NULL ? qmp_fd(standby->qmp) : -1}, /* only its end */
 	};
+	int64_t wait = standby->link != NULL ? ALIVE_MS : -1;
+	int64_t left = standby->heard_ms + standby->config.silence_ms - now_ms();
 	uint64_t ticks;
 
+	if (standby->link != NULL && standby->config.silence_ms > 0 && left < wait &&
+		!standby->silent)
+		wait = left > 0 ? left : 0;
 	if (standby->link == NULL || !link_pending(standby->link))
-		poll(p, 3, standby->link != NULL ? ALIVE_MS : -1);
+		poll(p, 3, (int)wait);
 	if (read(standby->wake_fd, &ticks, sizeof(ticks)) < 0)
 		return; /* non-blocking; only empties it */
 }
@@ -422,13 +463,16 @@ static void *standby_main(void *ctx)
 			listen_to_peer(standby, 0, &leave);
 		if (standby->qmp != NULL && qmp_gone(standby->qmp))
 			end(standby, "its VM has ended");
+		watch_silence(standby);
 		pthread_mutex_lock(&standby->lock);
 		wish = standby->wish;
 		if (wish != WISH_QUIT)
 			standby->wish = WISH_NONE;
 		pthread_mutex_unlock(&standby->lock);
-		if (wish == WISH_ACTIVATE || wish == WISH_ACTIVATE_FENCED) {
-			activate(standby, wish == WISH_ACTIVATE_FENCED, &err);
+		if (wish >= WISH_ACTIVATE && wish <= WISH_TAKE_OVER) {
+			activate(standby, wish != WISH_ACTIVATE, &err);
+			if (wish == WISH_TAKE_OVER)
+				say_taken(standby);
 			pthread_mutex_lock(&standby->lock);
 			standby->outcome = err;
 			standby->attempts++;
@@ -614,7 +658,7 @@ static void until(int timeout_ms, struct timespec *t)
 	t->tv_nsec = end_ms % 1000 * 1000000;
 }
 
-int standby_activate(struct standby *standby, bool fenced, struct jsonrpc_error *err)
+static int activate_by(struct standby *standby, enum wish wish, struct jsonrpc_error *err)
 {
 	struct timespec limit;
 	unsigned before;
@@ -624,7 +668,7 @@ int standby_activate(struct standby *standby, bool fenced, struct jsonrpc_error 
 	pthread_mutex_lock(&standby->lock);
 	before = standby->attempts;
 	if (standby->wish < WISH_ABORT)
-		standby->wish = fenced ? WISH_ACTIVATE_FENCED : WISH_ACTIVATE;
+		standby->wish = wish;
 	wake(standby);
 	while (standby->attempts == before && result == 0) {
 		if (pthread_cond_timedwait(&standby->cond, &standby->lock, &limit) == ETIMEDOUT)
@@ -637,6 +681,16 @@ int standby_activate(struct standby *standby, bool fenced, struct jsonrpc_error 
 	}
 	pthread_mutex_unlock(&standby->lock);
 	return result;
+}
+
+int standby_activate(struct standby *standby, bool fenced, struct jsonrpc_error *err)
+{
+	return activate_by(standby, fenced ? WISH_ACTIVATE_FENCED : WISH_ACTIVATE, err);
+}
+
+int standby_take_over(struct standby *standby, struct jsonrpc_error *err)
+{
+	return activate_by(standby, WISH_TAKE_OVER, err);
 }
 
 int standby_abort(struct standby *standby, struct jsonrpc_error *err)

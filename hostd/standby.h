@@ -30,6 +30,7 @@ struct standby_config {
 	const char *ram_path; /* NULL: QEMU is asked */
 	const char *run_dir;
 	uint64_t limit; /* bytes for staging one epoch */
+	int silence_ms; /* of the source, after which `silent` is told; 0: never */
 	/* Called from the standby's thread upon each change; takes `status`. */
 	void (*changed)(void *ctx, cJSON *status);
 	void *ctx;
@@ -54,6 +55,12 @@ int standby_attach(
 
 /* Lets the VM run from the last whole epoch. May be repeated. */
 int standby_activate(struct standby *standby, bool fenced, struct jsonrpc_error *err);
+
+/*
+ * The same for the standby of a protected VM whose primary can't speak any more: nobody is asked,
+ * but the primary's hostd is told, if it can be.
+ */
+int standby_take_over(struct standby *standby, struct jsonrpc_error *err);
 
 /* Voids the copy; stops the VM if it was activated. May be repeated. */
 int standby_abort(struct standby *standby, struct jsonrpc_error *err);
