@@ -159,22 +159,25 @@ class Vm:
     """QEMU as libvirt would start it: memory in a shared file, a second monitor, no network.
 
     `nameless`: QEMU is told a directory for its memory, and removes the file's name at once.
+    `taps`: what its first NICs are; `ns`: where these are. `initrd`, `append`: instead of the image's,
+    and for the kernel's command line.
     """
 
-    def __init__(self, lab, name, incoming=False, watched=True, role="cvm", mem_kib=MEM_KIB, nameless=False):
+    def __init__(self, lab, name, incoming=False, watched=True, role="cvm", mem_kib=MEM_KIB, nameless=False,
+                 ns=None, taps=(), initrd=f"{IMAGE}/initramfs.img", append=""):
         self.lab, self.name = lab, name
         self.ram = "/dev/shm" if nameless else f"/dev/shm/edgeplex-{lab.id}-{name}.ram"
         self.qmp = f"{lab.dir}/{name}.qmp"
         self.monitor_path = f"{lab.dir}/{name}.mon"
         self.channel_path = f"{lab.dir}/{name}.ctl"
         with open(f"{IMAGE}/cmdline.{role}", encoding="utf-8") as file:
-            cmdline = f"{file.read().strip()} edgeplex.name=moved"
+            cmdline = f"{file.read().strip()} edgeplex.name=moved {append}"
         argv = [
             "nice", "qemu-system-x86_64", "-accel", "tcg,tb-size=32", "-cpu", "max",
             "-machine", "q35,memory-backend=mem0", "-m", f"size={mem_kib}k",
             "-object", f"memory-backend-file,id=mem0,size={mem_kib}k,mem-path={self.ram},share=on",
             "-smp", "1", "-nodefaults", "-no-user-config", "-display", "none",
-            "-kernel", f"{IMAGE}/vmlinuz", "-initrd", f"{IMAGE}/initramfs.img", "-append", cmdline,
+            "-kernel", f"{IMAGE}/vmlinuz", "-initrd", initrd, "-append", cmdline,
             "-serial", f"file:{lab.dir}/{name}.console",
             "-qmp", f"unix:{self.qmp},server=on,wait=off",
             "-qmp", f"unix:{self.monitor_path},server=on,wait=off",
@@ -183,11 +186,12 @@ class Vm:
             "-device", "virtserialport,chardev=ctl,name=org.edgeplex.ctl.0",
         ]
         for i in range(2):
-            argv += ["-netdev", f"hubport,id=n{i},hubid={i}", "-device", f"virtio-net-pci,netdev=n{i}"]
+            backend = f"tap,ifname={taps[i]},script=no,downscript=no" if i < len(taps) else f"hubport,hubid={i}"
+            argv += ["-netdev", f"{backend},id=n{i}", "-device", f"virtio-net-pci,netdev=n{i},id=net{i}"]
         if incoming:
             argv += ["-S", "-incoming", "defer"]
         env = {"LD_PRELOAD": PRELOAD, "EDGEPLEX_WP_RAM": self.ram} if watched else None
-        self.process = lab.spawn(None, argv, name, env=env)
+        self.process = lab.spawn(ns, argv, name, env=env)
         self.monitor = wait_until(lambda: Qmp(self.monitor_path), 20, "QEMU answers")
 
     def end(self):
