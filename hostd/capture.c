@@ -27,7 +27,10 @@ static uint8_t *reserve(size_t n_pages)
 	// cppcheck-suppress invalidFunctionArg ; no file behind anonymous memory
 	void *area = mmap(NULL, n_pages * PAGE_BYTES, PROT_READ | PROT_WRITE, flags, -1, 0);
 
-	return area != MAP_FAILED ? area : NULL;
+	if (area == MAP_FAILED)
+		return NULL;
+	// cppcheck-suppress memleak ; the caller's
+	return area;
 }
 
 struct capture *capture_create(size_t n_pages)

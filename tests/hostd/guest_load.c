@@ -30,7 +30,8 @@
 
 #define MAX_CLIENTS 16
 #define PAGE 4096
-#define DIRTIED_PAGES 8192 /* 32 MB */
+#define DIRTIED_PAGES 8192
+#define DIRTIED_BYTES ((size_t)DIRTIED_PAGES * PAGE)
 #define CHUNK 16384
 
 struct client {
@@ -209,7 +210,6 @@ static void dirty(struct load *load)
 		load->page++;
 		for (uint32_t at = 0; at + sizeof(load->page) <= load->bytes;
 			at += sizeof(load->page)) {
-			/* Doesn't compress. */
 			uint64_t word = (load->page * 512 + at) * 0x9e3779b97f4a7c15u;
 
 			word ^= word >> 29;
@@ -251,11 +251,12 @@ static void serve(struct load *load)
 
 int main(void)
 {
+	const int flags = MAP_PRIVATE | MAP_ANONYMOUS;
 	static struct load load;
 
 	set_address();
-	load.memory = mmap(NULL, (size_t)DIRTIED_PAGES * PAGE, PROT_READ | PROT_WRITE,
-		MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	// cppcheck-suppress invalidFunctionArg ; no file behind anonymous memory
+	load.memory = mmap(NULL, DIRTIED_BYTES, PROT_READ | PROT_WRITE, flags, -1, 0);
 	if (load.memory == MAP_FAILED)
 		fail("memory");
 	for (int i = 0; i < MAX_CLIENTS; i++)
