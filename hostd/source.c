@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "common/log.h"
+#include "hostd/capture.h"
 #include "hostd/epoch.h"
 #include "hostd/freeze.h"
 #include "hostd/qmp.h"
@@ -53,6 +54,7 @@ struct source {
 	struct dirty *dirty;
 	struct link *link; /* NULL: lost */
 	struct epoch_sender *sender;
+	struct capture *capture; /* what is taken while the VM stands still */
 	struct freeze *freeze;
 	bool stopped;   /* the VM, by us */
 	bool capable;   /* between qmp_begin_state() and qmp_end_state() */
@@ -285,7 +287,7 @@ static void count(struct source *source, size_t dirty_pages)
 }
 
 /* Sends what changed. Returns 0 with `*n`, ECANCELED when someone wants it to end, or errno. */
-static int send_pass(struct source *source, size_t *n, bool may_stop)
+static int send_pass(struct source *source, size_t *n)
 {
 	size_t n_pages = dirty_n_pages(source->dirty), taken = 0;
 	uint8_t now[PAGE_BYTES];
@@ -304,7 +306,7 @@ static int send_pass(struct source *source, size_t *n, bool may_stop)
 		if (++taken % 1024 != 0 || error != 0)
 			continue;
 		count(source, *n - taken);
-		if (may_stop && get_wish(source) >= WISH_ABORT)
+		if (get_wish(source) >= WISH_ABORT)
 			return ECANCELED;
 		error = listen_to_peer(source, 0);
 	}
@@ -319,7 +321,7 @@ static int copy_base(struct source *source)
 	size_t n;
 
 	for (unsigned pass = 0; pass < MAX_PASSES; pass++) {
-		int error = send_pass(source, &n, true);
+		int error = send_pass(source, &n);
 
 		if (error != 0)
 			return error;
@@ -366,7 +368,7 @@ static int stay_ready(struct source *source)
 		wait_for_news(source, READY_SCAN_MS);
 		error = listen_to_peer(source, 0);
 		if (error == 0)
-			error = send_pass(source, &n, true);
+			error = send_pass(source, &n);
 		if (error != 0)
 			return error;
 	}
@@ -466,6 +468,29 @@ static int wait_acknowledged(struct source *source, uint64_t epoch)
 	}
 }
 
+static int take_pages(struct source *source, size_t *n)
+{
+	int error = capture_take(source->capture, source->dirty, n);
+
+	if (error != 0)
+		set_why(source, "QEMU's memory can't be watched: %s", strerror(error));
+	return error;
+}
+
+static int send_taken(struct source *source)
+{
+	size_t n = capture_count(source->capture);
+	int error = 0;
+
+	for (size_t i = 0; i < n && error == 0; i++) {
+		const uint8_t *now, *before;
+		size_t page = capture_page(source->capture, i, &now, &before);
+
+		error = epoch_send_page(source->sender, page, now, before);
+	}
+	return error == 0 ? epoch_flush(source->sender) : error;
+}
+
 static int stop_and_send(struct source *source, int fd)
 {
 	struct timings t = {0};
@@ -481,15 +506,20 @@ static int stop_and_send(struct source *source, int fd)
 		qmp_save_begin(source->qmp, fd, QMP_MS) != 0)
 		return qmp_failed(source, EIO);
 	set_state(source, STOPPED);
-	error = send_pass(source, &n, false);
+	error = take_pages(source, &n);
 	t.pages = now_us() - begin;
 	if (error != 0)
 		return error;
 	if (qmp_save_wait(source->qmp, STATE_MS) != 0)
 		return qmp_failed(source, EIO);
+	/* What came in on the channel meanwhile is in memory and in the state. */
+	error = take_pages(source, &n);
 	t.state = now_us() - begin;
 	resume_if_told(source);
-	error = send_state(source, fd);
+	if (error == 0)
+		error = send_taken(source);
+	if (error == 0)
+		error = send_state(source, fd);
 	resume_if_told(source);
 	pthread_mutex_lock(&source->lock);
 	source->last_pages = epoch_counts(source->sender)->pages;
@@ -521,7 +551,7 @@ static int freeze_vm(struct source *source)
 
 	/* What the VM does not change while it is stopped need not be sent then. */
 	for (int i = 0; i < 3 && error == 0; i++) {
-		error = send_pass(source, &n, true);
+		error = send_pass(source, &n);
 		if (n <= FEW_PAGES / 8)
 			break;
 	}
@@ -673,7 +703,8 @@ static int prepare(struct source *source, const char *ram_path, struct jsonrpc_e
 			error == EINVAL ? JSONRPC_INVALID_PARAMS : JSONRPC_UNAVAILABLE,
 			"/to/address", "hostd at %.80s: %.160s", source->address, why);
 	source->sender = epoch_sender_create(send_frame, source);
-	if (source->sender == NULL)
+	source->capture = capture_create(dirty_n_pages(source->dirty));
+	if (source->sender == NULL || source->capture == NULL)
 		return jsonrpc_fail(err, JSONRPC_INTERNAL_ERROR, "", "out of memory");
 	if (say_hello(source, err) != 0)
 		return -1;
@@ -742,6 +773,7 @@ void source_destroy(struct source *source, bool forget)
 		pthread_join(source->thread, NULL);
 	}
 	epoch_sender_destroy(source->sender);
+	capture_destroy(source->capture);
 	link_close(source->link);
 	dirty_close(source->dirty);
 	qmp_close(source->qmp);
