@@ -35,7 +35,7 @@
  * and copying a running guest's memory would corrupt it.
  */
 #define MODEL_MEMORY_STEP_KIB 256
-#define MODEL_PVM_MEMORY_KIB 147464
+#define MODEL_PVM_MEMORY_KIB 159752
 #define MODEL_CVM_MEMORY_KIB 262152
 
 struct range {

@@ -39,7 +39,8 @@ def link4(edge, host_part):
 
 
 def link6(edge):
-    """The second router's IPv6 address, on the link that is there anyway."""
+    """The second router's IPv6 address, on the link that is there anyway: its own subnet must not
+    go with it when it is taken away, so it has none."""
     return f"{edge.link6}:3"
 
 
@@ -164,7 +165,7 @@ class Load:
             self._port = controller.query("port", "show", self.edge.name)
             host.run(self.edge.ns, ["ip", "addr", "replace", f"{link4(self.edge, 2)}/24",
                                     "dev", "pe"])
-            host.run(self.edge.ns, ["ip", "addr", "replace", f"{link6(self.edge)}/64",
+            host.run(self.edge.ns, ["ip", "addr", "replace", f"{link6(self.edge)}/128",
                                     "dev", "pe"])
             watcher.add_client(CORE_SPEAKER)
             self.ce.start()
@@ -194,7 +195,7 @@ class Load:
         if self._port:
             self._set_port(self._port["addresses"], self._port["ce"])
         watcher.remove_client(CORE_SPEAKER)
-        for address in (f"{link4(self.edge, 2)}/24", f"{link6(self.edge)}/64"):
+        for address in (f"{link4(self.edge, 2)}/24", f"{link6(self.edge)}/128"):
             host.run(self.edge.ns, ["ip", "addr", "del", address, "dev", "pe"], check=False)
 
     def sessions(self):
