@@ -18,7 +18,10 @@
 #define MTU_MIN 1280 /* IPv6's least (RFC 8200, section 5) */
 /* A packet of that size, with the labels of PE and VPN, fits through the core. */
 #define CORE_MTU_MIN (MTU_MIN + MODEL_LABELS_BYTES)
-#define MTU_MAX 2000     /* the forwarder holds a frame in one buffer of 2 KiB */
+#define MTU_MAX 2000       /* the forwarder holds a frame in one buffer of 2 KiB */
+#define INTERVAL_MIN_MS 25 /* Remus' */
+#define TIMEOUT_MIN_MS 100 /* hostd's */
+#define PROTECTION_MAX_MS 10000
 #define VPN_ID_MAX 65535 /* an RT of a four-byte AS has 16 bits for it (RFC 4360) */
 
 /* ---- reading an object -------------------------------------------------------------------- */
@@ -601,6 +604,25 @@ int model_cvm_read(const cJSON *json, char *site, struct problem *problem)
 	return reader_end(&reader);
 }
 
+int model_protection_read(
+	const cJSON *json, struct protection_request *request, struct problem *problem)
+{
+	*request = (struct protection_request){.has_standby = false};
+	struct reader reader;
+	if (json == NULL)
+		return 0;
+	if (!reader_begin(&reader, json, "", problem))
+		return -1;
+	/* null takes back what was wanted before. */
+	request->has_standby = cJSON_GetObjectItemCaseSensitive(json, "standby") != NULL;
+	reader_name(&reader, "standby", false, request->standby);
+	reader_number(&reader, "interval_ms", false, INTERVAL_MIN_MS, PROTECTION_MAX_MS,
+		&request->interval_ms);
+	reader_number(&reader, "timeout_ms", false, TIMEOUT_MIN_MS, PROTECTION_MAX_MS,
+		&request->timeout_ms);
+	return reader_end(&reader);
+}
+
 cJSON *model_cvm_json(const struct cvm *cvm)
 {
 	cJSON *json = cJSON_CreateObject();
@@ -747,6 +769,13 @@ const char *model_move_state_name(enum move_state state)
 {
 	static const char *const names[] = {"none", "copying", "switching", "leaving"};
 	return names[state];
+}
+
+const char *model_failover_why_name(enum failover_why why)
+{
+	static const char *const names[] = {
+		"", "primary-dead", "primary-silent", "server-lost", "trunk-down", "asked"};
+	return names[why];
 }
 
 const char *model_port_state_name(enum port_state state)

@@ -153,9 +153,59 @@ struct cvm {
 	struct second_copy move;
 };
 
+/* How far the protection of a CVM is; what is stored, so that it survives a crash. */
+enum protection_state {
+	PROTECTION_NONE,     /* no standby; the CVM is nobody's but its keeper's */
+	PROTECTION_STARTING, /* a standby's VM may be there; nothing was copied yet */
+	PROTECTION_SYNCING,  /* copying has begun: the copy may become whole at any moment */
+	PROTECTION_WHOLE,    /* the standby has held a whole epoch, and may be activated */
+	PROTECTION_TAKEOVER, /* the standby is the one that may speak, and is being activated */
+};
+
+/* Why a standby took over. */
+enum failover_why {
+	FAILOVER_NONE,
+	FAILOVER_PRIMARY_DEAD,
+	FAILOVER_PRIMARY_SILENT,
+	FAILOVER_SERVER_LOST,
+	FAILOVER_TRUNK_DOWN,
+	FAILOVER_ASKED,
+};
+
+#define MODEL_INTERVAL_MS 100
+#define MODEL_TIMEOUT_MS 1000
+
+/* A CVM that is, or is to be, protected by a standby on another server. */
+struct protection {
+	int64_t site_id;
+	char site[MODEL_NAME_SIZE];
+	bool ending;                         /* the operator doesn't want it any more */
+	char wanted_server[MODEL_NAME_SIZE]; /* of the standby; "": the controller chooses */
+	uint32_t interval_ms, timeout_ms;    /* hostd/guardian.h */
+	enum protection_state state;
+	int64_t standby_id; /* its server; 0: PROTECTION_NONE */
+	char standby[MODEL_NAME_SIZE];
+	uint32_t failovers;
+	struct failover {
+		int64_t time_ms; /* since the epoch; 0: there was none */
+		enum failover_why why;
+		char from[MODEL_NAME_SIZE], to[MODEL_NAME_SIZE];
+		int64_t fenced_us, running_us; /* since it was noticed */
+		char detail[256];
+	} last;
+};
+
+/* What a request to protect a CVM says; 0 and NULL: not said. */
+struct protection_request {
+	bool has_standby;
+	char standby[MODEL_NAME_SIZE]; /* "": any */
+	uint32_t interval_ms, timeout_ms;
+};
+
 bool model_name_valid(const char *name);
 const char *model_port_state_name(enum port_state state);
 const char *model_move_state_name(enum move_state state);
+const char *model_failover_why_name(enum failover_why why); /* "primary-dead"; "": none */
 
 /*
  * Read a request's object. Return 0, or -1 with `problem` naming each wrong field. What has a
@@ -167,6 +217,9 @@ int model_customer_read(const cJSON *json, struct customer *customer, struct pro
 int model_port_read(const cJSON *json, struct port *port, struct problem *problem);
 /* Reads {"site": NAME}. `site` has MODEL_NAME_SIZE bytes. */
 int model_cvm_read(const cJSON *json, char *site, struct problem *problem);
+/* `json` may be NULL: nothing is said. */
+int model_protection_read(
+	const cJSON *json, struct protection_request *request, struct problem *problem);
 
 /*
  * The object as a request would give it (`full` false), or with what the controller chose (true).

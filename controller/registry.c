@@ -332,13 +332,15 @@ int registry_server_delete(struct store *store, const char *name, struct problem
 	struct server server;
 	struct port *ports = NULL;
 	struct cvm *cvms = NULL;
-	size_t n_ports = 0, n_cvms = 0;
+	struct protection *protections = NULL;
+	size_t n_ports = 0, n_cvms = 0, n_protections = 0;
 	if (begin(store, problem) != 0)
 		return -1;
 	if (registry_find_server(store, name, &server, problem) != 0)
 		goto out;
 	if (store_port_list(store, &ports, &n_ports) != 0 ||
-		store_cvm_list(store, &cvms, &n_cvms) != 0) {
+		store_cvm_list(store, &cvms, &n_cvms) != 0 ||
+		store_protection_list(store, &protections, &n_protections) != 0) {
 		database_failed(store, problem);
 		goto out;
 	}
@@ -356,11 +358,20 @@ int registry_server_delete(struct store *store, const char *name, struct problem
 				"server %s carries the CVM of site %s: delete that first", name,
 				cvms[i].site);
 	}
+	for (size_t i = 0; i < n_protections; i++) {
+		if (protections[i].standby_id == server.id)
+			problem_set(problem, 409, "in-use",
+				"server %s carries the standby of the CVM of site %s: move it away "
+				"(edgeplex server drain %s), or \"edgeplex cvm unprotect %s\" "
+				"first",
+				name, protections[i].site, name, protections[i].site);
+	}
 	if (problem->status == 0 && store_server_delete(store, server.id) != 0)
 		database_failed(store, problem);
 out:
 	free(ports);
 	free(cvms);
+	free(protections);
 	return finish(store, false, problem);
 }
 
@@ -505,15 +516,23 @@ static bool is_at(const struct server *server, const struct site *site)
 	return server->site_id == site->id;
 }
 
-/* What the VMs placed on the server need together. Returns 0 or the store's error. */
-static int used_kib(struct store *store, const struct site *site, int64_t server_id, uint64_t *used)
+/*
+ * What the VMs placed on the server need together; the standby of the site's own CVM doesn't count
+ * if `but_standby`. Void copies don't either: they go before anything comes. Returns 0 or the
+ * store's error.
+ */
+static int used_kib(struct store *store, const struct site *site, int64_t server_id,
+	bool but_standby, uint64_t *used)
 {
 	struct port *ports = NULL;
 	struct cvm *cvms = NULL;
-	size_t n_ports = 0, n_cvms = 0;
+	struct protection *protections = NULL;
+	size_t n_ports = 0, n_cvms = 0, n_protections = 0;
 	int err = store_port_list(store, &ports, &n_ports);
 	if (err == 0)
 		err = store_cvm_list(store, &cvms, &n_cvms);
+	if (err == 0)
+		err = store_protection_list(store, &protections, &n_protections);
 	*used = 0;
 	for (size_t i = 0; i < n_ports; i++) {
 		if (ports[i].server_id == server_id || ports[i].move.server_id == server_id)
@@ -523,15 +542,35 @@ static int used_kib(struct store *store, const struct site *site, int64_t server
 		if (cvms[i].server_id == server_id || cvms[i].move.server_id == server_id)
 			*used += site->cvm_memory_kib;
 	}
+	for (size_t i = 0; i < n_protections && !but_standby; i++) {
+		if (protections[i].standby_id == server_id)
+			*used += site->cvm_memory_kib;
+	}
 	free(ports);
 	free(cvms);
+	free(protections);
 	return err;
 }
 
-/* On any server of the site but that of id `but` (0: none). */
-static int place(struct store *store, const struct site *site, uint64_t need_kib,
-	const char *wanted, int64_t but, registry_reachable_fn reachable, void *ctx,
-	int64_t *server_id, char server_name[MODEL_NAME_SIZE], struct problem *problem)
+/* What is to be placed. */
+struct placing {
+	uint64_t need_kib;
+	const char *wanted; /* server; "": any */
+	int64_t but[2];     /* servers where it must not go; 0: none */
+	bool but_standby;   /* takes the place of the site's standby */
+	bool with_hostd;    /* only where there is one */
+};
+
+static bool may_go_to(
+	const struct placing *placing, const struct server *server, const struct site *site)
+{
+	return is_at(server, site) && server->id != placing->but[0] &&
+	       server->id != placing->but[1] && (!placing->with_hostd || server->hostd[0] != '\0');
+}
+
+static int place(struct store *store, const struct site *site, const struct placing *placing,
+	registry_reachable_fn reachable, void *ctx, int64_t *server_id,
+	char server_name[MODEL_NAME_SIZE], struct problem *problem)
 {
 	struct server *servers = NULL;
 	size_t n = 0, n_here = 0;
@@ -545,10 +584,10 @@ static int place(struct store *store, const struct site *site, uint64_t need_kib
 		goto out;
 	}
 	for (size_t i = 0; i < n; i++) {
-		if (!is_at(&servers[i], site) || servers[i].id == but)
+		if (!may_go_to(placing, &servers[i], site))
 			continue;
 		uint64_t used;
-		if (used_kib(store, site, servers[i].id, &used) != 0) {
+		if (used_kib(store, site, servers[i].id, placing->but_standby, &used) != 0) {
 			database_failed(store, problem);
 			goto out;
 		}
@@ -561,13 +600,14 @@ static int place(struct store *store, const struct site *site, uint64_t need_kib
 			.used_kib = used,
 		};
 	}
-	if (but != 0 && n_here == 0 && wanted[0] == '\0') {
+	if (placing->but[0] != 0 && n_here == 0 && placing->wanted[0] == '\0') {
 		problem_set(problem, 409, "not-ready",
-			"site %s has no other server: add one with \"edgeplex server create\"",
-			site->name);
+			"site %s has no other server%s: add one with \"edgeplex server create\"",
+			site->name, placing->with_hostd ? " with an edgeplex-hostd" : "");
 		goto out;
 	}
-	chosen = placement_choose(choice, n_here, need_kib, wanted, site->name, problem);
+	chosen = placement_choose(
+		choice, n_here, placing->need_kib, placing->wanted, site->name, problem);
 	if (chosen >= 0) {
 		*server_id = servers[index[chosen]].id;
 		snprintf(server_name, MODEL_NAME_SIZE, "%s", servers[index[chosen]].name);
@@ -788,8 +828,10 @@ int registry_port_create(struct store *store, struct port *port, struct operatio
 	}
 	if (give_port(store, port, &site, problem) != 0)
 		goto out;
-	if (place(store, &site, site.pvm_memory_kib, port->wanted_server, 0, reachable, ctx,
-		    &port->server_id, port->server, problem) != 0)
+	const struct placing placing = {
+		.need_kib = site.pvm_memory_kib, .wanted = port->wanted_server};
+	if (place(store, &site, &placing, reachable, ctx, &port->server_id, port->server,
+		    problem) != 0)
 		goto out;
 	if (store_port_update(store, port) != 0) {
 		database_failed(store, problem);
@@ -900,9 +942,12 @@ int registry_port_move(struct store *store, const char *name, const char *wanted
 		check_port_idle(store, &port, problem) != 0 ||
 		check_movable(op->object, port.state, port.started, &port.move, port.server, wanted,
 			problem) != 0 ||
-		referred_site(store, port.site, &site, problem) != 0 ||
-		place(store, &site, site.pvm_memory_kib, wanted, port.server_id, reachable, ctx,
-			&port.move.server_id, port.move.server, problem) != 0)
+		referred_site(store, port.site, &site, problem) != 0)
+		goto out;
+	const struct placing placing = {
+		.need_kib = site.pvm_memory_kib, .wanted = wanted, .but = {port.server_id}};
+	if (place(store, &site, &placing, reachable, ctx, &port.move.server_id, port.move.server,
+		    problem) != 0)
 		goto out;
 	port.move.state = MOVE_COPYING;
 	if (store_port_update(store, &port) != 0) {
@@ -990,9 +1035,10 @@ int registry_cvm_create(struct store *store, const char *name, struct operation 
 		allocate(store, &site, ALLOC_VLAN, site.vlans, owner, &cvm.vlan_inside, problem) !=
 			0 ||
 		allocate_mac(store, model_pe_mac(site.id), owner, problem) != 0 ||
-		allocate_mac(store, model_inside_mac(site.id), owner, problem) != 0 ||
-		place(store, &site, site.cvm_memory_kib, "", 0, reachable, ctx, &cvm.server_id,
-			cvm.server, problem) != 0)
+		allocate_mac(store, model_inside_mac(site.id), owner, problem) != 0)
+		goto out;
+	const struct placing placing = {.need_kib = site.cvm_memory_kib, .wanted = ""};
+	if (place(store, &site, &placing, reachable, ctx, &cvm.server_id, cvm.server, problem) != 0)
 		goto out;
 	if (store_cvm_insert(store, &cvm) != 0) {
 		database_failed(store, problem);
@@ -1038,6 +1084,21 @@ out:
 	return finish(store, false, problem);
 }
 
+/* While a standby takes over nobody can say where the CVM is. */
+static int check_not_failing_over(struct store *store, const char *name, struct problem *problem)
+{
+	struct protection protection;
+	int err = store_protection_get(store, name, &protection);
+	if (err == ENOENT || (err == 0 && protection.state != PROTECTION_TAKEOVER))
+		return 0;
+	if (err != 0)
+		return database_failed(store, problem);
+	return problem_set(problem, 409, "in-use",
+		"the standby of the CVM of site %s is just taking over: wait until \"edgeplex cvm "
+		"show %s\" says protected",
+		name, name);
+}
+
 int registry_cvm_move(struct store *store, const char *name, const char *wanted,
 	struct operation *op, registry_reachable_fn reachable, void *ctx, struct problem *problem)
 {
@@ -1050,8 +1111,15 @@ int registry_cvm_move(struct store *store, const char *name, const char *wanted,
 		check_movable(op->object, cvm.state, cvm.started, &cvm.move, cvm.server, wanted,
 			problem) != 0 ||
 		referred_site(store, name, &site, problem) != 0 ||
-		place(store, &site, site.cvm_memory_kib, wanted, cvm.server_id, reachable, ctx,
-			&cvm.move.server_id, cvm.move.server, problem) != 0)
+		check_not_failing_over(store, name, problem) != 0)
+		goto out;
+	/* Its standby, which the move ends first, may be just there. */
+	const struct placing placing = {.need_kib = site.cvm_memory_kib,
+		.wanted = wanted,
+		.but = {cvm.server_id},
+		.but_standby = true};
+	if (place(store, &site, &placing, reachable, ctx, &cvm.move.server_id, cvm.move.server,
+		    problem) != 0)
 		goto out;
 	cvm.move.state = MOVE_COPYING;
 	if (store_cvm_update(store, &cvm) != 0) {
@@ -1060,6 +1128,194 @@ int registry_cvm_move(struct store *store, const char *name, const char *wanted,
 	}
 	done_already(op, "place", "from server %s to server %s", cvm.server, cvm.move.server);
 	add_operation(store, op, problem);
+out:
+	return finish(store, false, problem);
+}
+
+/* ---- protection of CVMs ------------------------------------------------------------------- */
+
+/* The CVM and its protection, which may be idle for an operation. */
+static int find_protection(struct store *store, const char *name, const struct operation *op,
+	struct cvm *cvm, struct protection *protection, struct problem *problem)
+{
+	if (registry_find_cvm(store, name, cvm, problem) != 0 ||
+		check_idle(store, op->object, problem) != 0)
+		return -1;
+	int err = store_protection_get(store, name, protection);
+	if (err == ENOENT)
+		return problem_set(problem, 409, "not-protected",
+			"the CVM of site %s isn't protected: \"edgeplex cvm protect %s\"", name,
+			name);
+	return err == 0 ? 0 : database_failed(store, problem);
+}
+
+static void take_request(struct protection *protection, const struct protection_request *request)
+{
+	if (request->has_standby)
+		snprintf(protection->wanted_server, sizeof(protection->wanted_server), "%s",
+			request->standby);
+	if (request->interval_ms != 0)
+		protection->interval_ms = request->interval_ms;
+	if (request->timeout_ms != 0)
+		protection->timeout_ms = request->timeout_ms;
+}
+
+/* What a request calls "standby" is a server to placement. */
+static void name_standby(struct problem *problem)
+{
+	for (size_t i = 0; i < problem->n_errors; i++) {
+		if (strcmp(problem->errors[i].field, "/server") == 0)
+			snprintf(problem->errors[i].field, sizeof(problem->errors[i].field),
+				"/standby");
+	}
+}
+
+/* Could the CVM be protected, and by a standby on the server `wanted` ("": any)? */
+static int check_protectable(struct store *store, const struct cvm *cvm, const char *wanted,
+	registry_reachable_fn reachable, void *ctx, struct problem *problem)
+{
+	struct site site;
+	struct server server;
+	int64_t id;
+	char chosen[MODEL_NAME_SIZE];
+	if (referred_site(store, cvm->site, &site, problem) != 0 ||
+		registry_find_server(store, cvm->server, &server, problem) != 0)
+		return -1;
+	if (server.hostd[0] == '\0')
+		return problem_set(problem, 409, "not-protectable",
+			"server %s, where the CVM of site %s is, has no edgeplex-hostd: start one "
+			"there, then \"edgeplex server set %s --hostd unix:PATH\", and restart the "
+			"CVM",
+			server.name, cvm->site, server.name);
+	if (strcmp(wanted, cvm->server) == 0)
+		return problem_field(problem, "/standby",
+			"name another server of the site, or leave it out",
+			"the CVM itself is on server %s", wanted);
+	if (wanted[0] != '\0' && store_server_get(store, wanted, &server) == 0 &&
+		server.site_id == site.id && server.hostd[0] == '\0')
+		return problem_set(problem, 409, "not-protectable",
+			"server %s has no edgeplex-hostd: start one there, then \"edgeplex server "
+			"set %s --hostd unix:PATH\"",
+			wanted, wanted);
+	const struct placing placing = {.need_kib = site.cvm_memory_kib,
+		.wanted = wanted,
+		.but = {cvm->server_id},
+		.but_standby = true,
+		.with_hostd = true};
+	int rc = place(store, &site, &placing, reachable, ctx, &id, chosen, problem);
+	name_standby(problem);
+	return rc;
+}
+
+int registry_cvm_protect(struct store *store, const char *name,
+	const struct protection_request *request, struct operation *op,
+	registry_reachable_fn reachable, void *ctx, struct problem *problem)
+{
+	struct cvm cvm;
+	struct protection protection = {
+		.interval_ms = MODEL_INTERVAL_MS, .timeout_ms = MODEL_TIMEOUT_MS};
+	if (begin(store, problem) != 0)
+		return -1;
+	if (registry_find_cvm(store, name, &cvm, problem) != 0 ||
+		check_idle(store, op->object, problem) != 0 ||
+		check_movable(op->object, cvm.state, cvm.started, &cvm.move, cvm.server, "",
+			problem) != 0 ||
+		check_not_failing_over(store, name, problem) != 0)
+		goto out;
+	int err = store_protection_get(store, name, &protection);
+	if (err != 0 && err != ENOENT) {
+		database_failed(store, problem);
+		goto out;
+	}
+	protection.site_id = cvm.site_id;
+	protection.ending = false;
+	take_request(&protection, request);
+	/* A standby that is there and may stay needs no place. */
+	bool stays = protection.standby_id != 0 &&
+		     (protection.wanted_server[0] == '\0' ||
+			     strcmp(protection.wanted_server, protection.standby) == 0);
+	/* What was wanted earlier may have become the CVM's own server. */
+	const char *wanted = request->has_standby ? request->standby : "";
+	if (!stays && check_protectable(store, &cvm, wanted, reachable, ctx, problem) != 0)
+		goto out;
+	if (store_protection_put(store, &protection) != 0)
+		database_failed(store, problem);
+	else
+		add_operation(store, op, problem);
+out:
+	return finish(store, false, problem);
+}
+
+int registry_cvm_unprotect(
+	struct store *store, const char *name, struct operation *op, struct problem *problem)
+{
+	struct cvm cvm;
+	struct protection protection;
+	if (begin(store, problem) != 0)
+		return -1;
+	if (find_protection(store, name, op, &cvm, &protection, problem) == 0) {
+		protection.ending = true;
+		if (store_protection_put(store, &protection) != 0)
+			database_failed(store, problem);
+		else
+			add_operation(store, op, problem);
+	}
+	return finish(store, false, problem);
+}
+
+int registry_cvm_failover(
+	struct store *store, const char *name, struct operation *op, struct problem *problem)
+{
+	struct cvm cvm;
+	struct protection protection;
+	if (begin(store, problem) != 0)
+		return -1;
+	if (find_protection(store, name, op, &cvm, &protection, problem) == 0) {
+		if (protection.state != PROTECTION_WHOLE || protection.ending)
+			problem_set(problem, 409, "not-protected",
+				"the CVM of site %s has no standby that could take over now: wait "
+				"until \"edgeplex cvm show %s\" says protected",
+				name, name);
+		else
+			add_operation(store, op, problem);
+	}
+	return finish(store, false, problem);
+}
+
+int registry_standby_place(struct store *store, const char *name, int64_t avoid,
+	registry_reachable_fn reachable, void *ctx, struct protection *protection,
+	struct problem *problem)
+{
+	struct site site;
+	struct cvm cvm;
+	struct problem unwanted = {0};
+	if (begin(store, problem) != 0)
+		return -1;
+	if (registry_find_cvm(store, name, &cvm, problem) != 0 ||
+		registry_find_site(store, name, &site, problem) != 0)
+		goto out;
+	if (store_protection_get(store, name, protection) != 0 || protection->ending ||
+		protection->state != PROTECTION_NONE || cvm.move.state != MOVE_NONE ||
+		cvm.state != PORT_ACTIVE) {
+		problem_set(problem, 409, "not-ready", "something else is done to the CVM");
+		goto out;
+	}
+	struct placing placing = {.need_kib = site.cvm_memory_kib,
+		.wanted = protection->wanted_server,
+		.but = {cvm.server_id, avoid},
+		.with_hostd = true};
+	int rc = -1;
+	if (placing.wanted[0] != '\0')
+		rc = place(store, &site, &placing, reachable, ctx, &protection->standby_id,
+			protection->standby, &unwanted);
+	placing.wanted = "";
+	if (rc != 0)
+		rc = place(store, &site, &placing, reachable, ctx, &protection->standby_id,
+			protection->standby, problem);
+	protection->state = PROTECTION_STARTING;
+	if (rc == 0 && (store_protection_put(store, protection) != 0 ||
+			       store_void_remove(store, cvm.site_id, protection->standby_id) != 0))
+		database_failed(store, problem);
 out:
 	return finish(store, false, problem);
 }

@@ -76,6 +76,27 @@ int registry_cvm_move(struct store *store, const char *site, const char *wanted,
 	struct operation *op, registry_reachable_fn reachable, void *ctx, struct problem *problem);
 int registry_cvm_delete(
 	struct store *store, const char *site, struct operation *op, struct problem *problem);
+
+/*
+ * Asks for the CVM's protection, or changes what was asked for: what `request` doesn't say stays as
+ * it is. Refused if no server could have a standby now.
+ */
+int registry_cvm_protect(struct store *store, const char *site,
+	const struct protection_request *request, struct operation *op,
+	registry_reachable_fn reachable, void *ctx, struct problem *problem);
+int registry_cvm_unprotect(
+	struct store *store, const char *site, struct operation *op, struct problem *problem);
+/* `op` is to have the standby take over; 409 not-protected unless it could. */
+int registry_cvm_failover(
+	struct store *store, const char *site, struct operation *op, struct problem *problem);
+/*
+ * Chooses where the standby of a CVM that has none goes, and stores it (PROTECTION_STARTING): to
+ * the server that is wanted, if it can, else to any other that has a hostd but `avoid` (0: none).
+ * `*protection` becomes what is stored.
+ */
+int registry_standby_place(struct store *store, const char *site, int64_t avoid,
+	registry_reachable_fn reachable, void *ctx, struct protection *protection,
+	struct problem *problem);
 int registry_cvm_remove(struct store *store, const struct cvm *cvm);
 
 /* Objects by name, or a problem 404. */

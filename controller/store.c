@@ -88,6 +88,17 @@ static const char *const migrations[] = {
 	" time_ms INTEGER NOT NULL, what TEXT NOT NULL, server TEXT NOT NULL,"
 	" detail TEXT NOT NULL) STRICT;"
 	"CREATE INDEX pvm_history_port ON pvm_history(port_id);",
+
+	"CREATE TABLE cvm_protections (site_id INTEGER PRIMARY KEY REFERENCES cvms(site_id)"
+	" ON DELETE CASCADE, ending INTEGER NOT NULL, wanted_server TEXT NOT NULL,"
+	" interval_ms INTEGER NOT NULL, timeout_ms INTEGER NOT NULL, state INTEGER NOT NULL,"
+	" standby_id INTEGER REFERENCES servers(id), failovers INTEGER NOT NULL,"
+	" last_ms INTEGER NOT NULL, last_why INTEGER NOT NULL, last_from TEXT NOT NULL,"
+	" last_to TEXT NOT NULL, last_fenced_us INTEGER NOT NULL,"
+	" last_running_us INTEGER NOT NULL, last_detail TEXT NOT NULL) STRICT;"
+	"CREATE TABLE cvm_voids (site_id INTEGER NOT NULL REFERENCES cvms(site_id)"
+	" ON DELETE CASCADE, server_id INTEGER NOT NULL REFERENCES servers(id) ON DELETE CASCADE,"
+	" PRIMARY KEY (site_id, server_id)) STRICT;",
 };
 
 #define SCHEMA_VERSION ((int)(sizeof(migrations) / sizeof(migrations[0])))
@@ -972,6 +983,129 @@ int store_cvm_list(struct store *store, struct cvm **cvms, size_t *n)
 	lock(store);
 	int err = read_list(store, prepare(store, CVM_SELECT " ORDER BY t.name", ""), read_cvm,
 		sizeof(**cvms), (void **)cvms, n);
+	unlock(store);
+	return err;
+}
+
+/* ---- protection of CVMs ------------------------------------------------------------------- */
+
+#define PROTECTION_SELECT                                                                   \
+	"SELECT p.site_id, t.name, p.ending, p.wanted_server, p.interval_ms, p.timeout_ms," \
+	" p.state, p.standby_id, s.name, p.failovers, p.last_ms, p.last_why, p.last_from,"  \
+	" p.last_to, p.last_fenced_us, p.last_running_us, p.last_detail"                    \
+	" FROM cvm_protections p JOIN sites t ON t.id = p.site_id LEFT JOIN servers s"      \
+	" ON s.id = p.standby_id"
+
+static int read_protection(struct store *store, sqlite3_stmt *stmt, void *item)
+{
+	(void)store;
+	struct protection *protection = item;
+	*protection = (struct protection){
+		.site_id = sqlite3_column_int64(stmt, 0),
+		.ending = sqlite3_column_int(stmt, 2) != 0,
+		.interval_ms = col_u32(stmt, 4),
+		.timeout_ms = col_u32(stmt, 5),
+		.state = (enum protection_state)sqlite3_column_int(stmt, 6),
+		.standby_id = sqlite3_column_int64(stmt, 7),
+		.failovers = col_u32(stmt, 9),
+		.last.time_ms = sqlite3_column_int64(stmt, 10),
+		.last.why = (enum failover_why)sqlite3_column_int(stmt, 11),
+		.last.fenced_us = sqlite3_column_int64(stmt, 14),
+		.last.running_us = sqlite3_column_int64(stmt, 15),
+	};
+	col_text(stmt, 1, protection->site, sizeof(protection->site));
+	col_text(stmt, 3, protection->wanted_server, sizeof(protection->wanted_server));
+	col_text(stmt, 8, protection->standby, sizeof(protection->standby));
+	col_text(stmt, 12, protection->last.from, sizeof(protection->last.from));
+	col_text(stmt, 13, protection->last.to, sizeof(protection->last.to));
+	col_text(stmt, 16, protection->last.detail, sizeof(protection->last.detail));
+	return 0;
+}
+
+int store_protection_get(struct store *store, const char *site, struct protection *protection)
+{
+	lock(store);
+	int err = read_one(store, prepare(store, PROTECTION_SELECT " WHERE t.name = ?", "s", site),
+		read_protection, protection);
+	unlock(store);
+	return err;
+}
+
+int store_protection_list(struct store *store, struct protection **protections, size_t *n)
+{
+	lock(store);
+	int err = read_list(store, prepare(store, PROTECTION_SELECT " ORDER BY t.name", ""),
+		read_protection, sizeof(**protections), (void **)protections, n);
+	unlock(store);
+	return err;
+}
+
+int store_protection_put(struct store *store, const struct protection *protection)
+{
+	const struct failover *last = &protection->last;
+	lock(store);
+	int err = run(store, true,
+		"INSERT OR REPLACE INTO cvm_protections (site_id, ending, wanted_server,"
+		" interval_ms, timeout_ms, state, standby_id, failovers, last_ms, last_why,"
+		" last_from, last_to, last_fenced_us, last_running_us, last_detail)"
+		" VALUES (?, ?, ?, ?, ?, ?, nullif(?, 0), ?, ?, ?, ?, ?, ?, ?, ?)",
+		"iisiiiiiiissiis", protection->site_id, (int64_t)protection->ending,
+		protection->wanted_server, (int64_t)protection->interval_ms,
+		(int64_t)protection->timeout_ms, (int64_t)protection->state, protection->standby_id,
+		(int64_t)protection->failovers, last->time_ms, (int64_t)last->why, last->from,
+		last->to, last->fenced_us, last->running_us, last->detail);
+	unlock(store);
+	return err;
+}
+
+int store_protection_delete(struct store *store, int64_t site_id)
+{
+	lock(store);
+	int err = run(store, true, "DELETE FROM cvm_protections WHERE site_id = ?", "i", site_id);
+	unlock(store);
+	return err;
+}
+
+int store_void_add(struct store *store, int64_t site_id, int64_t server_id)
+{
+	lock(store);
+	int err = run(store, false, "INSERT OR IGNORE INTO cvm_voids VALUES (?, ?)", "ii", site_id,
+		server_id);
+	unlock(store);
+	return err;
+}
+
+int store_void_remove(struct store *store, int64_t site_id, int64_t server_id)
+{
+	lock(store);
+	int err = run(store, false, "DELETE FROM cvm_voids WHERE site_id = ? AND server_id = ?",
+		"ii", site_id, server_id);
+	unlock(store);
+	return err;
+}
+
+static int read_void(struct store *store, sqlite3_stmt *stmt, void *item)
+{
+	(void)store;
+	struct void_copy *copy = item;
+	copy->site_id = sqlite3_column_int64(stmt, 0);
+	copy->server_id = sqlite3_column_int64(stmt, 1);
+	col_text(stmt, 2, copy->site, sizeof(copy->site));
+	col_text(stmt, 3, copy->server, sizeof(copy->server));
+	col_text(stmt, 4, copy->uuid, sizeof(copy->uuid));
+	return 0;
+}
+
+int store_void_list(struct store *store, struct void_copy **voids, size_t *n)
+{
+	lock(store);
+	int err = read_list(store,
+		prepare(store,
+			"SELECT v.site_id, v.server_id, t.name, s.name, c.uuid FROM cvm_voids v"
+			" JOIN sites t ON t.id = v.site_id JOIN servers s ON s.id = v.server_id"
+			" JOIN cvms c ON c.site_id = v.site_id ORDER BY t.name, s.name",
+			""),
+		read_void, sizeof(**voids), (void **)voids, n);
 	unlock(store);
 	return err;
 }

@@ -82,6 +82,26 @@ int store_cvm_delete(struct store *store, int64_t site_id);
 int store_cvm_get(struct store *store, const char *site, struct cvm *cvm);
 int store_cvm_list(struct store *store, struct cvm **cvms, size_t *n);
 
+/* The protection of a site's CVM; ENOENT: it isn't asked for. `put` inserts or replaces. */
+int store_protection_get(struct store *store, const char *site, struct protection *protection);
+int store_protection_list(struct store *store, struct protection **protections, size_t *n);
+int store_protection_put(struct store *store, const struct protection *protection);
+int store_protection_delete(struct store *store, int64_t site_id);
+
+/*
+ * A copy of a CVM that nobody may speak with any more, fenced at the switch, to be destroyed as
+ * soon as its server can be reached: a primary whose standby took over, or a standby that isn't
+ * needed. At most one for each CVM and server; it is forgotten with either.
+ */
+struct void_copy {
+	int64_t site_id, server_id;
+	char site[MODEL_NAME_SIZE], server[MODEL_NAME_SIZE], uuid[MODEL_UUID_SIZE];
+};
+
+int store_void_add(struct store *store, int64_t site_id, int64_t server_id);    /* or is there */
+int store_void_remove(struct store *store, int64_t site_id, int64_t server_id); /* or isn't */
+int store_void_list(struct store *store, struct void_copy **voids, size_t *n);
+
 /* ---- allocations: a value of a kind is given once per scope, kept until its owner lets go ---- */
 
 enum alloc_kind { ALLOC_LABEL, ALLOC_VLAN, ALLOC_INSIDE, ALLOC_MAC, ALLOC_RD };
