@@ -51,6 +51,11 @@ static const char schemas_text[] =
 	"\"CONT\"]}}},"
 	"\"Migrate\":{\"type\":\"object\",\"properties\":{\"server\":{\"type\":\"string\","
 	"\"description\":\"where to; else the controller chooses\"}}},"
+	"\"Protect\":{\"type\":\"object\",\"properties\":{\"standby\":{\"type\":[\"string\","
+	"\"null\"],\"description\":\"server of the standby; else the controller chooses\"},"
+	"\"interval_ms\":{\"type\":\"integer\",\"minimum\":25,\"maximum\":10000,\"default\":100},"
+	"\"timeout_ms\":{\"type\":\"integer\",\"minimum\":100,\"maximum\":10000,"
+	"\"default\":1000}}},"
 	"\"Patch\":{\"type\":\"object\",\"description\":\"the fields to change (RFC 7396)\"},"
 	"\"Name\":{\"type\":\"string\",\"pattern\":\"^[a-z][a-z0-9-]{0,29}$\"},"
 	"\"Operation\":{\"type\":\"object\",\"properties\":{\"id\":{\"type\":\"integer\"},"
@@ -283,6 +288,58 @@ static void write_ports(FILE *out, struct api *api)
 	free(ports);
 }
 
+/* One family of the protections' figures: `field` of the object `part` (NULL: of all) in `unit`. */
+static void write_figure(FILE *out, const cJSON *all, const char *name, const char *type,
+	const char *help, const char *part, const char *field, double unit)
+{
+	const cJSON *one;
+	family(out, name, type, help);
+	cJSON_ArrayForEach (one, all) {
+		const cJSON *from =
+			part != NULL ? cJSON_GetObjectItemCaseSensitive(one, part) : one;
+		const cJSON *value = cJSON_GetObjectItemCaseSensitive(from, field);
+		if (cJSON_IsNumber(value))
+			fprintf(out, "%s{site=\"%s\"} %.9g\n", name, one->string,
+				value->valuedouble * unit);
+	}
+}
+
+/* Of CVMs that are to be protected. */
+static void write_protections(FILE *out, struct api *api)
+{
+	struct cvm *cvms;
+	size_t n;
+	const cJSON *one;
+	if (store_cvm_list(api->store, &cvms, &n) != 0)
+		return;
+	cJSON *all = cJSON_CreateObject();
+	for (size_t i = 0; i < n; i++) {
+		cJSON *protection = fleet_protect_json(api->fleet, &cvms[i], false);
+		if (cJSON_IsObject(protection))
+			cJSON_AddItemToObject(all, cvms[i].site, protection);
+		else
+			cJSON_Delete(protection);
+	}
+	free(cvms);
+	family(out, "edgeplex_cvm_protected", "gauge",
+		"Could the CVM's standby take over? Only of CVMs that are to be protected.");
+	cJSON_ArrayForEach (one, all) {
+		const char *state =
+			cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(one, "state"));
+		fprintf(out, "edgeplex_cvm_protected{site=\"%s\"} %d\n", one->string,
+			state != NULL && strcmp(state, "protected") == 0);
+	}
+	write_figure(out, all, "edgeplex_cvm_failovers_total", "counter",
+		"How often a standby took over.", NULL, "failovers", 1);
+	write_figure(out, all, "edgeplex_cvm_epoch_age_seconds", "gauge",
+		"Age of the last whole epoch, as last told.", NULL, "epoch_age_ms", 1e-3);
+	write_figure(out, all, "edgeplex_cvm_epoch_bytes_per_second", "gauge",
+		"What protection sends to the standby's server.", NULL, "bytes_per_s", 1);
+	write_figure(out, all, "edgeplex_cvm_epoch_pause_p99_seconds", "gauge",
+		"How long the CVM stands still for an epoch.", "pause_us", "p99", 1e-6);
+	cJSON_Delete(all);
+}
+
 void api_metrics(struct api_request *request)
 {
 	size_t size;
@@ -295,5 +352,6 @@ void api_metrics(struct api_request *request)
 	write_operations(out, request->api);
 	write_sites(out, request->api);
 	write_ports(out, request->api);
+	write_protections(out, request->api);
 	fclose(out);
 }

@@ -727,7 +727,7 @@ static void cvm_migrate(struct api_request *request)
 
 /* ---- CVMs --------------------------------------------------------------------------------- */
 
-static cJSON *cvm_json(struct api_request *request, const struct cvm *cvm)
+static cJSON *cvm_json(struct api_request *request, const struct cvm *cvm, bool fresh)
 {
 	struct fleet_vm_view view;
 	fleet_vm_view(request->api->fleet, cvm->uuid, &view);
@@ -736,6 +736,8 @@ static cJSON *cvm_json(struct api_request *request, const struct cvm *cvm)
 	cJSON_AddStringToObject(json, "state", vm_state(cvm->state, &view));
 	add_vm(json, &view, cvm->uuid);
 	fleet_vm_view_free(&view);
+	cJSON_AddItemToObject(
+		json, "protection", fleet_protect_json(request->api->fleet, cvm, fresh));
 	return json;
 }
 
@@ -749,7 +751,7 @@ static void cvms_list(struct api_request *request)
 	}
 	cJSON *items = cJSON_CreateArray();
 	for (size_t i = 0; i < n; i++)
-		cJSON_AddItemToArray(items, cvm_json(request, &cvms[i]));
+		cJSON_AddItemToArray(items, cvm_json(request, &cvms[i], false));
 	free(cvms);
 	answer_list(request, items);
 }
@@ -774,7 +776,31 @@ static void cvm_show(struct api_request *request)
 	snprintf(object, sizeof(object), "cvm/%s", cvm.site);
 	if (cvm.started)
 		fleet_vm_serves(request->api->fleet, object, missing, sizeof(missing));
-	request->answer = cvm_json(request, &cvm);
+	request->answer = cvm_json(request, &cvm, true);
+}
+
+static void cvm_protect(struct api_request *request)
+{
+	struct protection_request wanted;
+	struct operation op;
+	if (model_protection_read(request->body, &wanted, &request->problem) == 0 &&
+		engine_cvm_protect(
+			request->api->engine, request->name, &wanted, &op, &request->problem) == 0)
+		accepted(request, &op);
+}
+
+static void cvm_unprotect(struct api_request *request)
+{
+	struct operation op;
+	if (engine_cvm_unprotect(request->api->engine, request->name, &op, &request->problem) == 0)
+		accepted(request, &op);
+}
+
+static void cvm_failover(struct api_request *request)
+{
+	struct operation op;
+	if (engine_cvm_failover(request->api->engine, request->name, &op, &request->problem) == 0)
+		accepted(request, &op);
 }
 
 static void cvm_delete(struct api_request *request)
@@ -1106,6 +1132,13 @@ const struct api_route api_routes[] = {
 	{"POST", "/v1/cvms/{name}/migrate", cvm_migrate,
 		"Move a CVM to another server of its site while it speaks", "?Migrate", 202,
 		"Operation", NULL},
+	{"POST", "/v1/cvms/{name}/protect", cvm_protect,
+		"Protect a CVM by a standby on another server, or change how", "?Protect", 202,
+		"Operation", NULL},
+	{"POST", "/v1/cvms/{name}/unprotect", cvm_unprotect, "End the protection of a CVM", NULL,
+		202, "Operation", NULL},
+	{"POST", "/v1/cvms/{name}/failover", cvm_failover,
+		"Have the standby of a CVM take over now", NULL, 202, "Operation", NULL},
 	{"POST", "/v1/cvms/{name}/signal", cvm_signal, "Send a signal to a process of a CVM",
 		"Signal", 200, NULL, NULL},
 

@@ -271,8 +271,16 @@ static int port_wait(struct run *run, struct problem *problem)
 
 /* ---- steps of moves ----------------------------------------------------------------------- */
 
+static bool is_cvm(const struct run *run)
+{
+	return strncmp(run->op.object, "cvm/", 4) == 0;
+}
+
 static int move_prepare(struct run *run, struct problem *problem)
 {
+	/* Its standby ends first; a new one is made after the move. */
+	if (is_cvm(run) && fleet_protect_suspend(run->engine->fleet, run->op.object, problem) != 0)
+		return -1;
 	return fleet_move_prepare(run->engine->fleet, run->op.object, problem);
 }
 
@@ -379,9 +387,14 @@ static int drain_once(struct run *run, int64_t server_id, struct drain_count *co
 		count->moving += ports[i].move.server_id == server_id;
 	}
 	for (size_t i = 0; i < n_cvms && err == 0; i++) {
+		struct protection protection;
 		if (cvms[i].server_id == server_id)
 			drain_vm(run, "cvm", cvms[i].site, count);
 		count->moving += cvms[i].move.server_id == server_id;
+		/* Its protector sees that the server is drained, and takes the standby away. */
+		count->moving +=
+			store_protection_get(run->engine->store, cvms[i].site, &protection) == 0 &&
+			protection.standby_id == server_id;
 	}
 	free(ports);
 	free(cvms);
@@ -480,6 +493,52 @@ static int cvm_fence(struct run *run, struct problem *problem)
 	return cvm_on_switch(run, false, problem);
 }
 
+/* ---- steps of protection ------------------------------------------------------------------ */
+
+static int protect_standby(struct run *run, struct problem *problem)
+{
+	return fleet_protect_await(run->engine->fleet, run->op.object, FLEET_PROTECT_STARTED,
+		note_progress, run, problem);
+}
+
+static int protect_copy(struct run *run, struct problem *problem)
+{
+	return fleet_protect_await(run->engine->fleet, run->op.object, FLEET_PROTECT_WHOLE,
+		note_progress, run, problem);
+}
+
+static int protect_protect(struct run *run, struct problem *problem)
+{
+	struct protection protection;
+	if (fleet_protect_await(run->engine->fleet, run->op.object, FLEET_PROTECT_WHOLE,
+		    note_progress, run, problem) != 0)
+		return -1;
+	if (store_protection_get(run->engine->store, run->name, &protection) == 0)
+		snprintf(run->step->detail, sizeof(run->step->detail),
+			"by a standby on server %s, an epoch every %u ms", protection.standby,
+			protection.interval_ms);
+	return 0;
+}
+
+static int protect_end(struct run *run, struct problem *problem)
+{
+	return fleet_protect_end(run->engine->fleet, run->op.object, false, problem);
+}
+
+static int protect_failover(struct run *run, struct problem *problem)
+{
+	return fleet_protect_failover(run->engine->fleet, run->op.object, run->op.created_ms,
+		run->step->detail, sizeof(run->step->detail), problem);
+}
+
+/* What the CVM says last isn't to wait for a standby, and none may take over then. */
+static int cvm_withdraw(struct run *run, struct problem *problem)
+{
+	if (fleet_protect_end(run->engine->fleet, run->op.object, true, problem) != 0)
+		return -1;
+	return vm_withdraw(run, problem);
+}
+
 static int cvm_wait(struct run *run, struct problem *problem)
 {
 	struct cvm cvm;
@@ -542,8 +601,25 @@ static const struct step_kind cvm_create_steps[] = {
 	{0},
 };
 
+static const struct step_kind cvm_protect_steps[] = {
+	{"standby", protect_standby, NULL, true},
+	{"copy", protect_copy, NULL, true},
+	{"protect", protect_protect, NULL, true},
+	{0},
+};
+
+static const struct step_kind cvm_unprotect_steps[] = {
+	{"unprotect", protect_end, NULL, true},
+	{0},
+};
+
+static const struct step_kind cvm_failover_steps[] = {
+	{"take-over", protect_failover, NULL, true},
+	{0},
+};
+
 static const struct step_kind cvm_delete_steps[] = {
-	{"withdraw", vm_withdraw, NULL, true},
+	{"withdraw", cvm_withdraw, NULL, true},
 	{"fence", cvm_fence, NULL, true},
 	{"stop-vm", cvm_stop, NULL, true},
 	{"release", cvm_forget, NULL, true},
@@ -567,6 +643,9 @@ static const struct {
 	{"migrate", "cvm/", vm_migrate_steps},
 	{"create", "cvm/", cvm_create_steps},
 	{"delete", "cvm/", cvm_delete_steps},
+	{"protect", "cvm/", cvm_protect_steps},
+	{"unprotect", "cvm/", cvm_unprotect_steps},
+	{"failover", "cvm/", cvm_failover_steps},
 	{"drain", "server/", server_drain_steps},
 };
 
@@ -908,6 +987,46 @@ int engine_cvm_migrate(struct engine *engine, const char *site, const char *serv
 	new_operation(op, "migrate", "cvm", site, 0);
 	if (registry_cvm_move(
 		    engine->store, site, server, op, server_reachable, engine->fleet, problem) != 0)
+		return -1;
+	enqueue(engine, op->id, false);
+	return 0;
+}
+
+int engine_cvm_protect(struct engine *engine, const char *site,
+	const struct protection_request *request, struct operation *op, struct problem *problem)
+{
+	new_operation(op, "protect", "cvm", site, 0);
+	if (registry_cvm_protect(engine->store, site, request, op, server_reachable, engine->fleet,
+		    problem) != 0)
+		return -1;
+	enqueue(engine, op->id, false);
+	return 0;
+}
+
+int engine_cvm_unprotect(
+	struct engine *engine, const char *site, struct operation *op, struct problem *problem)
+{
+	new_operation(op, "unprotect", "cvm", site, 0);
+	if (registry_cvm_unprotect(engine->store, site, op, problem) != 0)
+		return -1;
+	enqueue(engine, op->id, false);
+	return 0;
+}
+
+int engine_cvm_failover(
+	struct engine *engine, const char *site, struct operation *op, struct problem *problem)
+{
+	struct cvm cvm;
+	new_operation(op, "failover", "cvm", site, 0);
+	if (registry_find_cvm(engine->store, site, &cvm, problem) != 0)
+		return -1;
+	/* The store doesn't know of the trouble of this moment. */
+	if (!fleet_protected_now(engine->fleet, site))
+		return problem_set(problem, 409, "not-protected",
+			"the CVM of site %s has no standby that could take over now: see "
+			"\"edgeplex cvm show %s\"",
+			site, site);
+	if (registry_cvm_failover(engine->store, site, op, problem) != 0)
 		return -1;
 	enqueue(engine, op->id, false);
 	return 0;

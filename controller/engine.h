@@ -43,6 +43,13 @@ int engine_port_migrate(struct engine *engine, const char *name, const char *ser
 	struct operation *op, struct problem *problem);
 int engine_cvm_migrate(struct engine *engine, const char *site, const char *server,
 	struct operation *op, struct problem *problem);
+/* Protects the CVM by a standby, or changes how; ends that; has the standby take over now. */
+int engine_cvm_protect(struct engine *engine, const char *site,
+	const struct protection_request *request, struct operation *op, struct problem *problem);
+int engine_cvm_unprotect(
+	struct engine *engine, const char *site, struct operation *op, struct problem *problem);
+int engine_cvm_failover(
+	struct engine *engine, const char *site, struct operation *op, struct problem *problem);
 /* Takes a server out of service and moves its VMs away, several at once. */
 int engine_server_drain(
 	struct engine *engine, const char *name, struct operation *op, struct problem *problem);

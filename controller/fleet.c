@@ -148,6 +148,7 @@ static void kick_locked(struct fleet *fleet)
 		vm->kicked = true;
 		pthread_cond_signal(&vm->wake);
 	}
+	fleet_protect_kick(fleet);
 }
 
 void fleet_kick(struct fleet *fleet)
@@ -184,6 +185,7 @@ static void on_fabric_event(void *ctx, enum fabric_event_type type, const char *
 		break;
 	case FABRIC_EVENT_PORTS:
 		log_debug("ports of the switch changed site=%s detail=\"%s\"", site->name, text);
+		fleet_protect_ports(site->fleet, site->name);
 		break;
 	}
 	fleet_kick(site->fleet);
@@ -316,6 +318,7 @@ static void site_retire(struct fleet *fleet, struct fleet_site *site)
 		return; /* somebody else has retired it */
 	if (site->has_keeper)
 		pthread_join(site->keeper, NULL);
+	fleet_protect_remove(fleet, site->name);
 	fleet_site_unref(fleet, site);
 }
 
@@ -363,6 +366,7 @@ static void on_hv_event(void *ctx, const struct hv_event *event)
 {
 	struct fleet_server *server = ctx;
 	char object[48];
+	bool noisy;
 	snprintf(object, sizeof(object), "server/%s", server->name);
 	switch (event->type) {
 	case HV_EVENT_CONNECTED:
@@ -376,6 +380,12 @@ static void on_hv_event(void *ctx, const struct hv_event *event)
 	case HV_EVENT_VM:
 		log_debug("a VM changed server=%s uuid=%s state=%d", server->name, event->vm.uuid,
 			(int)event->vm.state);
+		pthread_mutex_lock(&server->fleet->lock);
+		noisy = event->vm.state <= HV_VM_PAUSED &&
+			fleet_protect_is_noisy(server->fleet, event->vm.uuid);
+		pthread_mutex_unlock(&server->fleet->lock);
+		if (noisy)
+			return;
 		break;
 	}
 	fleet_kick(server->fleet);
@@ -564,19 +574,27 @@ static bool belongs_there(struct fleet *fleet, const struct fleet_server *server
 {
 	struct port *ports = NULL;
 	struct cvm *cvms = NULL;
-	size_t n_ports = 0, n_cvms = 0;
+	struct protection protection;
+	struct void_copy *voids = NULL;
+	size_t n_ports = 0, n_cvms = 0, n_voids = 0;
 	bool found = store_port_list(fleet->store, &ports, &n_ports) != 0 ||
-		     store_cvm_list(fleet->store, &cvms, &n_cvms) != 0;
+		     store_cvm_list(fleet->store, &cvms, &n_cvms) != 0 ||
+		     store_void_list(fleet->store, &voids, &n_voids) != 0;
 	for (size_t i = 0; i < n_ports; i++)
 		found |= (ports[i].server_id == server->id ||
 				 ports[i].move.server_id == server->id) &&
 			 strcmp(ports[i].uuid, uuid) == 0;
 	for (size_t i = 0; i < n_cvms; i++)
-		found |=
-			(cvms[i].server_id == server->id || cvms[i].move.server_id == server->id) &&
-			strcmp(cvms[i].uuid, uuid) == 0;
+		found |= (cvms[i].server_id == server->id || cvms[i].move.server_id == server->id ||
+				 (store_protection_get(fleet->store, cvms[i].site, &protection) ==
+						 0 &&
+					 protection.standby_id == server->id)) &&
+			 strcmp(cvms[i].uuid, uuid) == 0;
+	for (size_t i = 0; i < n_voids; i++)
+		found |= voids[i].server_id == server->id && strcmp(voids[i].uuid, uuid) == 0;
 	free(ports);
 	free(cvms);
+	free(voids);
 	return found;
 }
 
@@ -646,6 +664,9 @@ int fleet_target_load(struct fleet *fleet, const char *object, struct target *ta
 		target->server_id = target->cvm.server_id;
 		target->started = target->cvm.started;
 		target->move = target->cvm.move;
+		struct protection protection;
+		if (err == 0 && store_protection_get(fleet->store, name, &protection) == 0)
+			target->protection = protection.state;
 		return err != 0 ? err
 				: store_site_get(fleet->store, target->cvm.site, &target->site);
 	}
@@ -1081,6 +1102,15 @@ static void tell_trouble(
 	vm->trouble = true;
 }
 
+/*
+ * Has it a standby, or nearly? Then it stands still for a moment again and again, and whether it is
+ * started anew when it has died is for its protector to say.
+ */
+static bool has_standby(const struct target *target)
+{
+	return target->protection == PROTECTION_SYNCING || target->protection == PROTECTION_WHOLE;
+}
+
 /* Sees to it that the VM runs. Returns whether it does. vm->life is held. */
 static bool keep_running(struct fleet *fleet, struct fleet_vm *vm, const struct target *target)
 {
@@ -1092,7 +1122,8 @@ static bool keep_running(struct fleet *fleet, struct fleet_vm *vm, const struct 
 		return false;
 	}
 	int err = hv_vm_get(vm->server->hv, vm->uuid, &seen, &why);
-	if (err == 0 && seen.state == HV_VM_RUNNING)
+	if (err == 0 && (seen.state == HV_VM_RUNNING ||
+				(seen.state == HV_VM_PAUSED && has_standby(target))))
 		return true;
 	if (err == 0) {
 		fleet_vm_seen(fleet, vm, FLEET_VM_UNKNOWN, NULL, NULL,
@@ -1103,7 +1134,7 @@ static bool keep_running(struct fleet *fleet, struct fleet_vm *vm, const struct 
 	if (err != ENOENT)
 		return false;
 	fleet_vm_seen(fleet, vm, FLEET_VM_ABSENT, NULL, NULL, "its VM doesn't run");
-	if (fleet_now_ms() < vm->start_after_ms)
+	if (fleet_now_ms() < vm->start_after_ms || has_standby(target))
 		return false;
 	fleet_event(fleet, "warning", vm->object,
 		"its VM is gone from server %s: starting it again", vm->server->name);
@@ -1155,7 +1186,7 @@ static void keep_vm(struct fleet *fleet, struct fleet_vm *vm)
 	/* Which copy of a VM is to run, in the middle of a move, is for its operation to say. */
 	if (fleet_target_load(fleet, vm->object, &target) == 0 && target.started &&
 		strcmp(target.uuid, vm->uuid) == 0 && target.server_id == vm->server->id &&
-		target.move.state != MOVE_SWITCHING) {
+		target.move.state != MOVE_SWITCHING && target.protection != PROTECTION_TAKEOVER) {
 		if (keep_running(fleet, vm, &target)) {
 			fleet_look(fleet, vm, missing, sizeof(missing));
 			keep_configured(fleet, vm, &target);
@@ -1209,6 +1240,7 @@ static void keep_site(struct fleet *fleet, struct fleet_site *site)
 	fleet_keep_switch(fleet, site);
 	snprintf(object, sizeof(object), "cvm/%s", site->name);
 	ensure_kept(fleet, object);
+	fleet_protect_ensure(fleet, site->name);
 	if (store_port_list(fleet->store, &ports, &n) != 0)
 		return;
 	for (size_t i = 0; i < n && !fleet_is_stopping(fleet); i++) {
@@ -1288,6 +1320,8 @@ struct fleet *fleet_start(struct store *store, const struct fleet_options *optio
 	fleet_cond_init(&fleet->stop_cond);
 	fleet_cond_init(&fleet->event_cond);
 	fleet_cond_init(&fleet->stored_cond);
+	fleet_cond_init(&fleet->reaper_cond);
+	fleet_cond_init(&fleet->reaped);
 	int err = pthread_create(&fleet->scribe, NULL, scribe_main, fleet);
 	fleet->has_scribe = err == 0;
 	if (err == 0)
@@ -1296,6 +1330,8 @@ struct fleet *fleet_start(struct store *store, const struct fleet_options *optio
 		err = pthread_create(&fleet->auditor, NULL, auditor_main, fleet);
 		fleet->has_auditor = err == 0;
 	}
+	if (err == 0)
+		err = fleet_protect_start(fleet);
 	if (err != 0) {
 		fleet_shutdown(fleet);
 		fleet_free(fleet);
@@ -1311,6 +1347,8 @@ void fleet_shutdown(struct fleet *fleet)
 	fleet->stopping = true;
 	pthread_cond_broadcast(&fleet->stop_cond);
 	pthread_cond_broadcast(&fleet->stored_cond);
+	pthread_cond_broadcast(&fleet->reaper_cond);
+	pthread_cond_broadcast(&fleet->reaped);
 	kick_locked(fleet);
 	pthread_mutex_unlock(&fleet->lock);
 }
@@ -1321,6 +1359,7 @@ void fleet_free(struct fleet *fleet)
 		return;
 	if (fleet->has_auditor)
 		pthread_join(fleet->auditor, NULL);
+	fleet_protect_free(fleet);
 	fleet_moves_free(fleet);
 	while (fleet->sites != NULL)
 		site_retire(fleet, fleet->sites);
@@ -1343,5 +1382,7 @@ void fleet_free(struct fleet *fleet)
 	pthread_cond_destroy(&fleet->stop_cond);
 	pthread_cond_destroy(&fleet->event_cond);
 	pthread_cond_destroy(&fleet->stored_cond);
+	pthread_cond_destroy(&fleet->reaper_cond);
+	pthread_cond_destroy(&fleet->reaped);
 	free(fleet);
 }

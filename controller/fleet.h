@@ -137,6 +137,43 @@ int fleet_move_settle(struct fleet *fleet, const char *object, struct problem *p
 int fleet_move_end(struct fleet *fleet, const char *object, struct problem *problem);
 int fleet_move_undo(struct fleet *fleet, const char *object, struct problem *problem);
 
+/*
+ * Protection of CVMs by standbys. What is asked for is in the store (struct protection); a thread
+ * for each protected CVM makes it so, and has the standby take over when the CVM dies
+ * (fleet_protect.c). Operations wait for it here; `object` is "cvm/a".
+ */
+
+/* How far it is, in this order. */
+enum fleet_protect_stage {
+	FLEET_PROTECT_NONE,
+	FLEET_PROTECT_STARTED, /* the standby's VM waits */
+	FLEET_PROTECT_COPYING,
+	FLEET_PROTECT_WHOLE, /* protected */
+};
+
+/*
+ * Waits until the protection, as it is stored now, has come to `stage`, or an attempt at it failed.
+ */
+int fleet_protect_await(struct fleet *fleet, const char *object, enum fleet_protect_stage stage,
+	fleet_progress_fn progress, void *ctx, struct problem *problem);
+/*
+ * Has the standby take over. Does nothing if one did, because it was asked to, since `since_ms`
+ * (real time): so it may be repeated after a crash. `detail` gets how it went.
+ */
+int fleet_protect_failover(struct fleet *fleet, const char *object, int64_t since_ms, char *detail,
+	size_t size, struct problem *problem);
+/* Waits until a CVM has no standby, since something else is done to it. */
+int fleet_protect_suspend(struct fleet *fleet, const char *object, struct problem *problem);
+/* Ends the protection for good; with `voids` waits until no copy of the CVM is left elsewhere. */
+int fleet_protect_end(struct fleet *fleet, const char *object, bool voids, struct problem *problem);
+/* Could the standby of the site's CVM take over now? Doesn't block. */
+bool fleet_protected_now(struct fleet *fleet, const char *site);
+/*
+ * "protection" of the CVM as the API shows it, the caller's; null if it isn't asked for. `fresh`:
+ * asks hostd for its figures, for up to PROTECT_REFRESH_MS.
+ */
+cJSON *fleet_protect_json(struct fleet *fleet, const struct cvm *cvm, bool fresh);
+
 enum fleet_vm_state { FLEET_VM_ABSENT, FLEET_VM_STARTING, FLEET_VM_RUNNING, FLEET_VM_UNKNOWN };
 
 struct fleet_vm_view {

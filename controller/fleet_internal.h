@@ -107,6 +107,8 @@ struct fleet_move {
 	char reason[256];
 };
 
+struct protector; /* fleet_protect.c's */
+
 struct pending_event {
 	struct pending_event *next;
 	char severity[8], object[48], text[512];
@@ -124,6 +126,14 @@ struct fleet {
 	struct fleet_vm *vms;
 	struct fleet_move *moves;
 	uint64_t moves_serial; /* grows whenever a move begins, ends, or changes its phase */
+
+	struct protector *protectors;
+	pthread_t reaper; /* destroys void copies, and frees VMs' entries that were replaced */
+	bool has_reaper, reaper_kicked;
+	pthread_cond_t reaper_cond;
+	int64_t reaping_site, reaping_server; /* whose copy it works on; 0: none */
+	pthread_cond_t reaped;
+	struct fleet_vm *retired;
 
 	pthread_t auditor; /* looks for VMs that the store doesn't know */
 	bool has_auditor;
@@ -145,6 +155,7 @@ struct target {
 	int64_t server_id;
 	bool started;
 	struct second_copy move;
+	enum protection_state protection; /* of a CVM */
 };
 
 /* ---- fleet.c ------------------------------------------------------------------------------ */
@@ -185,7 +196,8 @@ int fleet_start_on(struct fleet *fleet, struct fleet_server *server, const char 
 
 /*
  * The VM of `old`, a listed entry, is now on `server`, and `guest` (taken) speaks with it. The
- * caller holds old->life and a reference to it. ENOMEM: nothing was changed.
+ * caller holds a reference to it, and old->life, unless the store says already that its VM is
+ * elsewhere. ENOMEM: nothing was changed.
  */
 int fleet_vm_replace(struct fleet *fleet, struct fleet_vm *old, struct fleet_server *server,
 	struct guest *guest);
@@ -226,7 +238,36 @@ int fleet_switch_confirm(struct fleet *fleet, int64_t site_id, struct why *why);
 /* Puts the site's switch right if it is connected. */
 void fleet_keep_switch(struct fleet *fleet, struct fleet_site *site);
 
+/*
+ * Has the site's switch do at once what the store says, and waits up to `timeout_ms` until it has
+ * confirmed. Errno; ports that it lacks are no reason.
+ */
+int fleet_switch_now(struct fleet *fleet, struct fleet_site *site, int timeout_ms, struct why *why);
+
+/* ---- fleet_protect.c ---------------------------------------------------------------------- */
+
+/* Sees to it that the site's CVM, if it is to be protected, has its thread. */
+void fleet_protect_ensure(struct fleet *fleet, const char *site);
+/* Something changed; fleet->lock is held. */
+void fleet_protect_kick(struct fleet *fleet);
+/* Ports of the site's switch changed. Doesn't block; called by a switch's callback. */
+void fleet_protect_ports(struct fleet *fleet, const char *site);
+/* Is the VM of this UUID stopped and resumed all the time? fleet->lock is held. */
+bool fleet_protect_is_noisy(struct fleet *fleet, const char *uuid);
+/* Ends the thread of a site that is removed. */
+void fleet_protect_remove(struct fleet *fleet, const char *site);
+int fleet_protect_start(struct fleet *fleet); /* the reaper; errno */
+/* After fleet_shutdown(). */
+void fleet_protect_free(struct fleet *fleet);
+
 /* ---- fleet_move.c ------------------------------------------------------------------------- */
+
+/*
+ * Starts a VM on `to` that waits for the state of the object's VM on `from`, with exactly its
+ * memory, in place of any that is there.
+ */
+int fleet_start_copy(struct fleet *fleet, const char *object, const struct target *target,
+	struct fleet_server *from, struct fleet_server *to, struct problem *problem);
 
 /* When nobody moves anything any more. */
 void fleet_moves_free(struct fleet *fleet);

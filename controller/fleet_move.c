@@ -315,29 +315,27 @@ static void qmp_path(const struct fleet *fleet, const struct fleet_move *move, c
 	fleet_qmp_path(fleet, move->uuid, path);
 }
 
-/* Starts the destination's VM, which waits, in place of any that an earlier attempt left. */
-static int start_destination(struct fleet *fleet, struct fleet_move *move,
-	const struct target *target, struct problem *problem)
+int fleet_start_copy(struct fleet *fleet, const char *object, const struct target *target,
+	struct fleet_server *from, struct fleet_server *to, struct problem *problem)
 {
 	struct why why = {""};
 	struct hv_vm source = {.memory_kib = 0};
 	struct target same = *target;
-	int err = hv_wait_connected(move->to->hv, FLEET_SERVER_CONNECT_MS, &why);
+	int err = hv_wait_connected(to->hv, FLEET_SERVER_CONNECT_MS, &why);
 	/* The site's setting may have been changed since the source was started. */
-	if (hv_vm_get(move->from->hv, move->uuid, &source, NULL) == 0 && source.memory_kib != 0)
+	if (hv_vm_get(from->hv, target->uuid, &source, NULL) == 0 && source.memory_kib != 0)
 		same.site.pvm_memory_kib = same.site.cvm_memory_kib = source.memory_kib;
 	if (err == 0)
-		err = hv_vm_destroy(move->to->hv, move->uuid, &why);
+		err = hv_vm_destroy(to->hv, target->uuid, &why);
 	if (err == 0)
-		err = fleet_start_on(fleet, move->to, move->object, &same, true, &why);
+		err = fleet_start_on(fleet, to, object, &same, true, &why);
 	if (err == EHOSTUNREACH || err == ETIMEDOUT)
 		return problem_set(problem, 503, "server-unreachable",
-			"server %s can't start the copy of %s: %s; check its libvirtd",
-			move->to->name, move->object, why.text);
+			"server %s can't start the copy of %s: %s; check its libvirtd", to->name,
+			object, why.text);
 	if (err != 0)
 		return problem_set(problem, 500, "vm-failed",
-			"server %s can't start the copy of %s: %s", move->to->name, move->object,
-			why.text);
+			"server %s can't start the copy of %s: %s", to->name, object, why.text);
 	return 0;
 }
 
@@ -398,7 +396,7 @@ int fleet_move_prepare(struct fleet *fleet, const char *object, struct problem *
 		return -1;
 	}
 	abort_copy(move); /* of an attempt that a crash interrupted */
-	if (start_destination(fleet, move, &target, problem) != 0)
+	if (fleet_start_copy(fleet, object, &target, move->from, move->to, problem) != 0)
 		return -1;
 	return begin_copy(fleet, move, problem);
 }

@@ -117,6 +117,7 @@ static int facts_refresh(struct fleet *fleet, struct fleet_site *fs)
 	struct site_facts *facts = &fs->state->facts;
 	struct site site;
 	struct cvm cvm;
+	struct protection protection = {.state = PROTECTION_NONE};
 	if (facts->generation != 0 && facts->generation == store_generation(fleet->store))
 		return 0;
 	facts_free(facts);
@@ -130,6 +131,8 @@ static int facts_refresh(struct fleet *fleet, struct fleet_site *fs)
 	if (err == 0)
 		err = store_server_list(fleet->store, &facts->servers, &facts->n_servers);
 	int no_cvm = err == 0 ? store_cvm_get(fleet->store, fs->name, &cvm) : ENOENT;
+	if (no_cvm == 0)
+		store_protection_get(fleet->store, fs->name, &protection);
 	store_rollback(fleet->store);
 	if (err != 0)
 		return err;
@@ -147,7 +150,11 @@ static int facts_refresh(struct fleet *fleet, struct fleet_site *fs)
 		.ports = facts->fabric_ports,
 	};
 	snprintf(facts->site.core_port, sizeof(facts->site.core_port), "%s", site.core_port);
-	const char *trunk = no_cvm == 0 && cvm.in_fabric ? trunk_of(facts, cvm.server_id) : NULL;
+	/* From the moment that a standby is to take over, whoever is believed dead is mute. */
+	int64_t speaks = no_cvm != 0                               ? 0
+			 : protection.state == PROTECTION_TAKEOVER ? protection.standby_id
+								   : cvm.server_id;
+	const char *trunk = no_cvm == 0 && cvm.in_fabric ? trunk_of(facts, speaks) : NULL;
 	if (trunk != NULL) {
 		facts->site.cvm = (struct fabric_cvm){
 			.present = true,
@@ -381,6 +388,22 @@ int fleet_switch_confirm(struct fleet *fleet, int64_t site_id, struct why *why)
 		err = sync_switch_locked(fleet, site, false, &result, why);
 	pthread_mutex_unlock(&site->switch_lock);
 	fleet_site_unref(fleet, site);
+	return err == ENODEV ? 0 : err;
+}
+
+int fleet_switch_now(struct fleet *fleet, struct fleet_site *site, int timeout_ms, struct why *why)
+{
+	struct fabric_rules *rules = NULL;
+	uint64_t serial, hash = NO_HASH;
+	pthread_mutex_lock(&site->switch_lock);
+	int err = compute(fleet, site, NULL, FABRIC_AT_SOURCE, &rules, &serial, why);
+	if (err == 0) {
+		hash = hash_rules(rules);
+		err = fabric_change(site->fabric, rules, timeout_ms, NULL, why);
+	}
+	fabric_rules_free(rules);
+	site->applied = err == 0 ? hash : NO_HASH;
+	pthread_mutex_unlock(&site->switch_lock);
 	return err == ENODEV ? 0 : err;
 }
 

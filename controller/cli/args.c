@@ -222,6 +222,20 @@ static cJSON *read_ce(const char *text)
 	return ce;
 }
 
+/* NULL if it isn't "100ms", "2s" or "100". */
+static cJSON *read_ms(const char *text)
+{
+	size_t len = strspn(text, "0123456789");
+	const char *unit = text + len;
+	double number;
+
+	if (strcmp(unit, "") != 0 && strcmp(unit, "ms") != 0 && strcmp(unit, "s") != 0)
+		return NULL;
+	if (!read_number(text, unit, &number))
+		return NULL;
+	return mem_check(cJSON_CreateNumber(strcmp(unit, "s") == 0 ? number * 1000 : number));
+}
+
 /* The value as the API takes it; NULL if it is malformed. */
 static cJSON *read_value(enum value_type type, const char *text)
 {
@@ -234,6 +248,8 @@ static cJSON *read_value(enum value_type type, const char *text)
 		return mem_check(cJSON_CreateNumber(number));
 	case VALUE_CE:
 		return read_ce(text);
+	case VALUE_MS:
+		return read_ms(text);
 	case VALUE_OR_NONE:
 		if (strcmp(text, "none") == 0)
 			return mem_check(cJSON_CreateNull());
@@ -271,7 +287,9 @@ static int take_option(struct args *args, const struct option *option, const cha
 	parsed = read_value(option->type, value);
 	if (!parsed)
 		return wrong(err, args, "--%s \"%s\" is not %s", option->name, value,
-			option->type == VALUE_NUMBER ? "a whole number" : option->value);
+			option->type == VALUE_NUMBER ? "a whole number"
+			: option->type == VALUE_MS   ? "a time like 100ms or 2s"
+						     : option->value);
 	cJSON_Delete(parsed);
 	args->values[args->n_values++] = (struct args_value){option, value};
 	return CLI_OK;

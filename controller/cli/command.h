@@ -33,6 +33,7 @@ enum value_type {
 	VALUE_TEXT,
 	VALUE_NUMBER,  /* a whole number, not negative */
 	VALUE_CE,      /* "ADDRESS,ASN[,MAX-PREFIXES]" */
+	VALUE_MS,      /* "100ms", "2s", or a whole number of milliseconds: becomes that number */
 	VALUE_OR_NONE, /* "none" becomes null: removes the field */
 };
 

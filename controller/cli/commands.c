@@ -513,6 +513,27 @@ static const struct option vpn_options[] = {
 		.choices = "vpnv4 vpnv6"},
 	LIMIT_OPTION, END_OPTIONS};
 
+static const struct option protect_options[] = {
+	{.name = "standby",
+		.type = VALUE_OR_NONE,
+		.value = "SERVER",
+		.help = "where the standby waits; \"none\": edgeplexd chooses, as it does at first",
+		.field = "standby",
+		.names = NAMES_SERVERS},
+	{.name = "interval",
+		.type = VALUE_MS,
+		.value = "TIME",
+		.help = "from one checkpoint to the next, 25ms to 10s; the default is 100ms",
+		.field = "interval_ms"},
+	{.name = "timeout",
+		.type = VALUE_MS,
+		.value = "TIME",
+		.help = "how long a checkpoint may take before the CVM goes on without its "
+			"standby; "
+			"the default is 1s",
+		.field = "timeout_ms"},
+	WAIT_OPTIONS, END_OPTIONS};
+
 static const struct verb cvm_verbs[] = {
 	{.name = "list", .summary = "list the CVMs", .run = resource_run_list},
 	{.name = "show",
@@ -553,6 +574,29 @@ static const struct verb cvm_verbs[] = {
 		.arguments = {CVM_ARGUMENT},
 		.options = migrate_options,
 		.run = vm_run_migrate},
+	{.name = "protect",
+		.summary = "protect a CVM by a standby on another server",
+		.details =
+			"The standby has the CVM's state as of the last checkpoint, and what the "
+			"CVM says is sent when the standby has the checkpoint behind it. When the "
+			"CVM or its server fails, the standby goes on; no BGP session is reset. "
+			"Given again, it changes what is given. If the standby or the way to it "
+			"fails, the CVM goes on unprotected, and a new standby is made.",
+		.example = "cvm protect a --standby a-right --interval 100ms",
+		.arguments = {CVM_ARGUMENT},
+		.options = protect_options,
+		.run = vm_run_protect},
+	{.name = "unprotect",
+		.summary = "end the protection of a CVM, and its standby",
+		.arguments = {CVM_ARGUMENT},
+		.options = wait_options,
+		.run = vm_run_unprotect},
+	{.name = "failover",
+		.summary = "have the standby of a CVM take over now",
+		.details = "As upon a failure; then a new standby is made.",
+		.arguments = {CVM_ARGUMENT},
+		.options = wait_options,
+		.run = vm_run_failover},
 	{.name = "signal",
 		.summary = "send a signal to a process in a CVM",
 		.details = "A process that ends is started again by its supervisor.",

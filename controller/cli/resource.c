@@ -173,7 +173,9 @@ int resource_run_show(struct cli *cli, const struct args *args)
 int resource_change(struct cli *cli, const char *method, const char *path, const cJSON *body,
 	const char *name, const char *done)
 {
-	const char *timeout = args_value(cli->args, "timeout");
+	const struct option *option = command_find_option(cli->args->verb->options, "timeout");
+	/* It may as well be a field of the body. */
+	const char *timeout = option && !option->field ? args_value(cli->args, "timeout") : NULL;
 	char *escaped, *full;
 	cJSON *answer;
 	int status = 0, code;

@@ -287,15 +287,37 @@ int vm_run_neighbors(struct cli *cli, const struct args *args)
 	return show_part(cli, "neighbors", neighbor_columns, "There are no neighbours.");
 }
 
-int vm_run_migrate(struct cli *cli, const struct args *args)
+/* Begins the operation "/v1/.../NAME/ACTION", with what the options say. */
+static int run_action(
+	struct cli *cli, const struct args *args, const char *action, const char *done)
 {
-	char *path = part_path(cli, args, "migrate");
+	char *path = part_path(cli, args, action);
 	cJSON *body = args_body(args);
-	int code = resource_change(cli, "POST", path, body, args->arguments[0], "is moved");
+	int code = resource_change(cli, "POST", path, body, args->arguments[0], done);
 
 	cJSON_Delete(body);
 	free(path);
 	return code;
+}
+
+int vm_run_migrate(struct cli *cli, const struct args *args)
+{
+	return run_action(cli, args, "migrate", "is moved");
+}
+
+int vm_run_protect(struct cli *cli, const struct args *args)
+{
+	return run_action(cli, args, "protect", "is protected");
+}
+
+int vm_run_unprotect(struct cli *cli, const struct args *args)
+{
+	return run_action(cli, args, "unprotect", "isn't protected any more");
+}
+
+int vm_run_failover(struct cli *cli, const struct args *args)
+{
+	return run_action(cli, args, "failover", "has failed over");
 }
 
 int vm_run_signal(struct cli *cli, const struct args *args)

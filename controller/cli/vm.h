@@ -12,6 +12,9 @@ int vm_run_fib(struct cli *cli, const struct args *args);
 int vm_run_processes(struct cli *cli, const struct args *args);
 int vm_run_neighbors(struct cli *cli, const struct args *args);
 int vm_run_migrate(struct cli *cli, const struct args *args);
+int vm_run_protect(struct cli *cli, const struct args *args);
+int vm_run_unprotect(struct cli *cli, const struct args *args);
+int vm_run_failover(struct cli *cli, const struct args *args);
 int vm_run_signal(struct cli *cli, const struct args *args);
 
 #endif
