@@ -374,7 +374,8 @@ static void put_copying(struct xml *xml, xmlNodePtr domain, const struct hv_vm_s
 	put_argument(&qemu, "-object",
 		"memory-backend-file,id=" RAM_ID ",size=%lluK,mem-path=%s,share=on", kib,
 		spec->ram_dir);
-	put_argument(&qemu, "-machine", "memory-backend=" RAM_ID);
+	/* Nobody reads the description of the saved state that QEMU appends by default. */
+	put_argument(&qemu, "-machine", "memory-backend=" RAM_ID ",suppress-vmdesc=on");
 	put_argument(&qemu, "-m", "size=%lluk", kib);
 	put_argument(&qemu, "-qmp", "unix:%s,server=on,wait=off", spec->qmp_path);
 	if (spec->incoming)

@@ -152,7 +152,8 @@ static void test_copying(void **state)
 	expect(xml, "/domain/qemu:commandline/qemu:arg[2]/@value",
 		"memory-backend-file,id=edgeplex.ram,size=131080K,mem-path=/run/edgeplex/ram,"
 		"share=on");
-	expect(xml, "/domain/qemu:commandline/qemu:arg[4]/@value", "memory-backend=edgeplex.ram");
+	expect(xml, "/domain/qemu:commandline/qemu:arg[4]/@value",
+		"memory-backend=edgeplex.ram,suppress-vmdesc=on");
 	expect(xml, "/domain/qemu:commandline/qemu:arg[6]/@value", "size=131080k");
 	expect(xml, "/domain/qemu:commandline/qemu:arg[7]/@value", "-qmp");
 	expect(xml, "/domain/qemu:commandline/qemu:arg[8]/@value",

@@ -4,7 +4,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -18,6 +17,7 @@
 #include "hostd/frame.h"
 #include "hostd/hold.h"
 #include "hostd/qmp.h"
+#include "hostd/urgent.h"
 
 #define MAGIC 0x455046525a000001ull /* "EPFRZ", version 1 */
 #define SUFFIX ".freeze"
@@ -105,7 +105,7 @@ static void recover(const char *name, const struct record *record)
 	}
 	/* It may have been given real-time priority for the stop. */
 	if (qmp != NULL)
-		sched_setscheduler(qmp_pid(qmp), SCHED_OTHER, &(struct sched_param){0});
+		urgent_end_qemu(qmp_pid(qmp));
 	qmp_close(qmp);
 	if (error == ECONNREFUSED || error == ENOENT)
 		return; /* QEMU is gone */

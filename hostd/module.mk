@@ -25,6 +25,7 @@ HOSTD_LIBS = -lssl -lcrypto -llz4 -lxxhash $(COMMON_LIBS) -lpthread
 $(eval $(call hostd_unit_test,delta,delta))
 $(eval $(call hostd_unit_test,pauses,pauses))
 $(eval $(call hostd_unit_test,state,state))
+$(eval $(call hostd_unit_test,urgent,urgent))
 $(eval $(call hostd_unit_test,epoch,epoch delta frame state))
 
 $(B)/fuzz/hostd_delta: hostd/delta_fuzz.c hostd/delta.c hostd/delta.h
@@ -45,7 +46,7 @@ $(B)/tests/hostd/guest_load: tests/hostd/guest_load.c
 PROGRAMS += $(B)/tests/hostd/guest_load
 
 HOSTD_SOURCES := $(addprefix hostd/,capture.c control.c delta.c dirty.c epoch.c frame.c freeze.c guardian.c hold.c hostd.c \
-	link.c pauses.c qmp.c source.c standby.c state.c)
+	link.c pauses.c qmp.c source.c standby.c state.c urgent.c)
 $(B)/edgeplex-hostd: $(HOSTD_SOURCES:%.c=$(B)/obj/%.o) $(LIBCOMMON)
 	$(CC) $(LDFLAGS) -o $@ $^ $(HOSTD_LIBS)
 PROGRAMS += $(B)/edgeplex-hostd

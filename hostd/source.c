@@ -5,7 +5,6 @@
 #include <limits.h>
 #include <poll.h>
 #include <pthread.h>
-#include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -568,7 +567,7 @@ static int freeze_vm(struct source *source)
 	fd = memfd_create("device-state", MFD_CLOEXEC);
 	urgent_begin(qmp_pid(source->qmp));
 	error = fd < 0 ? errno : stop_and_send(source, fd);
-	sched_setscheduler(0, SCHED_OTHER, &(struct sched_param){0});
+	urgent_end_self();
 	if (fd >= 0)
 		close(fd);
 	return error;

@@ -3,32 +3,22 @@
 #define EDGEPLEX_HOSTD_URGENT_H
 
 /*
- * While a VM stands still nothing on its server is more urgent than the calling thread and QEMU's
- * main one (which passes it on to the one that saves device state): some milliseconds. Without the
- * privilege it is done without.
+ * While a VM stands still nothing on its server is more urgent than the calling thread and QEMU's:
+ * its main one, that which saves device state, and the vCPUs', which have to leave the guest before
+ * anything else can begin. Real-time priority (SCHED_RR, 1), for some milliseconds; without the
+ * privilege it is done without. docs/notes/protect.md has what it brings.
  */
 
-#include <errno.h>
-#include <sched.h>
-#include <string.h>
+#include <sys/types.h>
 
-#include "common/log.h"
+/* Of all threads that `qemu` has now (they pass it on to those they start), and of the caller. */
+void urgent_begin(pid_t qemu);
 
-static inline void urgent_begin(pid_t qemu)
-{
-	const struct sched_param param = {.sched_priority = 1};
+/* Back to ordinary priority. May be called without a begin. */
+void urgent_end(pid_t qemu);
 
-	if (sched_setscheduler(qemu, SCHED_RR, &param) < 0 ||
-		sched_setscheduler(0, SCHED_RR | SCHED_RESET_ON_FORK, &param) < 0)
-		log_debug("no real-time priority for a stop: %s", strerror(errno));
-}
-
-static inline void urgent_end(pid_t qemu)
-{
-	const struct sched_param param = {.sched_priority = 0};
-
-	sched_setscheduler(qemu, SCHED_OTHER, &param);
-	sched_setscheduler(0, SCHED_OTHER, &param);
-}
+/* The same for one side only. */
+void urgent_end_self(void);
+void urgent_end_qemu(pid_t qemu);
 
 #endif

@@ -174,7 +174,7 @@ class Vm:
             cmdline = f"{file.read().strip()} edgeplex.name=moved {append}"
         argv = [
             "nice", "qemu-system-x86_64", "-accel", "tcg,tb-size=32", "-cpu", "max",
-            "-machine", "q35,memory-backend=mem0", "-m", f"size={mem_kib}k",
+            "-machine", "q35,memory-backend=mem0,suppress-vmdesc=on", "-m", f"size={mem_kib}k",
             "-object", f"memory-backend-file,id=mem0,size={mem_kib}k,mem-path={self.ram},share=on",
             "-smp", "1", "-nodefaults", "-no-user-config", "-display", "none",
             "-kernel", f"{IMAGE}/vmlinuz", "-initrd", initrd, "-append", cmdline,
@@ -187,7 +187,7 @@ class Vm:
         ]
         for i in range(2):
             backend = f"tap,ifname={taps[i]},script=no,downscript=no" if i < len(taps) else f"hubport,hubid={i}"
-            argv += ["-netdev", f"{backend},id=n{i}", "-device", f"virtio-net-pci,netdev=n{i},id=net{i}"]
+            argv += ["-netdev", f"{backend},id=n{i}", "-device", f"virtio-net-pci,netdev=n{i},id=net{i},romfile="]
         if incoming:
             argv += ["-S", "-incoming", "defer"]
         env = {"LD_PRELOAD": PRELOAD, "EDGEPLEX_WP_RAM": self.ram} if watched else None
