@@ -76,8 +76,8 @@ def site_create(site):
 
 def server_create(server):
     """Arguments that make a server."""
-    return ["server", "create", server.name, "--site", server.site, "--uri", server.uri,
-            "--bridge", "br0", "--trunk", server.trunk, "--hostd", server.hostd]
+    return ["server", "create", server.name, "--site", server.site, "--uri", server.far_uri,
+            "--bridge", "br0", "--trunk", server.trunk, "--hostd", server.far_hostd]
 
 
 def port_create(edge):

@@ -3,10 +3,12 @@
 
 Programs expect their directories at fixed places; each server has its own mounted there, so that
 nothing of the product has to know that servers share a machine. A process without work holds the
-namespaces: what is restarted finds the same files again, VMs' memory among them.
+namespaces: what is restarted finds the same files again, VMs' memory among them. The controller reaches
+a server's sockets through a relay, which can fail as a network does (relay.py, failures.py).
 """
 
 import os
+import sys
 import uuid
 
 from . import BUILD, host, pki, switch
@@ -85,14 +87,27 @@ def start(server):
          MOUNTS.format(name=server.name, dir=server.dir)],
         ns=server.ns)
     host.wait_daemon(server.name, lambda: os.path.exists(f"{server.dir}/mounted"), "mounted")
-    _spawn(server, "libvirtd", ["libvirtd", "--pid-file", "/run/libvirt/libvirtd.pid"])
     pki.issue(server.name, f"{server.dir}/hostd.pem", f"{server.dir}/hostd.key")
-    start_hostd(server)
+    start_daemons(server)
     # The first question makes libvirt probe QEMU for some seconds; the first VM shouldn't pay.
     host.wait_daemon(f"{server.name}-libvirtd",
                      lambda: "qemu" in virsh(server, "domcapabilities", "--virttype", "qemu"),
                      "answers", limit_s=120)
     host.say(f"  server {server.name}: libvirtd, hostd and bridge run")
+
+
+def start_daemons(server):
+    """Starts libvirtd, hostd and the controller's way to them; also again, after their death."""
+    _spawn(server, "libvirtd", ["libvirtd", "--pid-file", "/run/libvirt/libvirtd.pid"])
+    start_hostd(server)
+    os.makedirs(server.far_dir, exist_ok=True)
+    host.spawn(f"{server.name}-relay", [
+        sys.executable, "-B", "-m", "bed.relay",
+        f"{server.far_dir}/libvirt-sock={server.dir}/run/libvirt-sock",
+        f"{server.far_dir}/hostd.sock={server.run_dir}/hostd.sock"])
+    for name in ("libvirt-sock", "hostd.sock"):
+        host.wait_daemon(f"{server.name}-relay",
+                         lambda n=name: host.listens(f"{server.far_dir}/{n}"), "listens")
 
 
 def _spawn(server, program, argv, restart=False):

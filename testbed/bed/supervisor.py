@@ -8,6 +8,7 @@ a line, one connection a request:
 
     {"do": "start", "name": N, "argv": [...], "env": {...}, "restart": bool}
     {"do": "stop", "name": N}            ends it (TERM, KILL after 5 s), and it stays down
+    {"do": "kill", "names": [...]}       ends them (KILL), and they stay down
     {"do": "list"}
 
 The answer is {"ok": ...} or {"error": text}. Pids in it are those inside the namespace.
@@ -68,6 +69,11 @@ class Daemon:
             os.kill(self.pid, signal.SIGTERM)
             self.kill_at = time.monotonic() + STOP_PATIENCE
 
+    def kill(self):
+        self.restart, self.again_at, self.kill_at = False, None, None
+        if self.pid:
+            os.kill(self.pid, signal.SIGKILL)
+
     def describe(self):
         return {"name": self.name, "pid": self.pid, "status": self.status,
                 "restarts": self.restarts}
@@ -97,6 +103,10 @@ class Supervisor:
             return daemon.describe()
         if request["do"] == "stop":
             self.daemons[request["name"]].stop()
+            return {}
+        if request["do"] == "kill":
+            for daemon in [self.daemons[name] for name in request["names"]]:
+                daemon.kill()
             return {}
         if request["do"] == "list":
             return [daemon.describe() for daemon in self.daemons.values()]
