@@ -66,7 +66,8 @@ struct guardian {
 	bool mute;         /* QEMU was asked something and didn't answer */
 	uint64_t acked;    /* 1 + the last epoch acknowledged; 0: none */
 	int64_t heard_ms, said_ms, told_ms;
-	int64_t stopped_us, pause_us; /* of the present epoch */
+	int64_t stopped_us;     /* of the present epoch */
+	struct epoch_cost cost; /* of it, so far */
 	/* Of all, under the lock. */
 	pthread_mutex_t lock;
 	pthread_cond_t cond;
@@ -118,6 +119,16 @@ static void add_figures(cJSON *status, const char *name, int64_t mean, int64_t p
 	cJSON_AddNumberToObject(figures, "max", (double)max);
 }
 
+static void add_parts(cJSON *status, const struct pauses_summary *s)
+{
+	cJSON *parts = cJSON_AddObjectToObject(status, "pause_parts_us");
+
+	cJSON_AddNumberToObject(parts, "stop", (double)s->stop_mean_us);
+	cJSON_AddNumberToObject(parts, "copy", (double)s->copy_mean_us);
+	cJSON_AddNumberToObject(parts, "state", (double)s->state_mean_us);
+	cJSON_AddNumberToObject(parts, "resume", (double)s->resume_mean_us);
+}
+
 cJSON *guardian_status(struct guardian *guardian)
 {
 	cJSON *status = cJSON_CreateObject();
@@ -155,8 +166,10 @@ cJSON *guardian_status(struct guardian *guardian)
 		add_figures(status, "pause_us", s.pause_mean_us, s.pause_p99_us, s.pause_max_us);
 		add_figures(
 			status, "commit_us", s.commit_mean_us, s.commit_p99_us, s.commit_max_us);
+		add_parts(status, &s);
 		cJSON_AddNumberToObject(status, "pages_per_epoch", s.pages_mean);
 		cJSON_AddNumberToObject(status, "bytes_per_epoch", s.bytes_mean);
+		cJSON_AddNumberToObject(status, "state_bytes_per_epoch", s.state_bytes_mean);
 		cJSON_AddNumberToObject(status, "bytes_per_s", s.bytes_per_s);
 	}
 	pthread_mutex_unlock(&guardian->lock);
@@ -489,6 +502,8 @@ static int qmp_failed(struct guardian *guardian, int error)
 static int take(struct guardian *guardian, bool *whole)
 {
 	struct qmp_call calls[4 + HOLD_MAX_NICS];
+	struct epoch_cost *cost = &guardian->cost;
+	int64_t still_us, copied_us;
 	size_t n = 0, pages;
 	int timeout = guardian->config.timeout_ms, error;
 
@@ -507,9 +522,11 @@ static int take(struct guardian *guardian, bool *whole)
 		error = qmp_batch_wait(guardian->qmp, 2, timeout);
 	if (error != 0)
 		return qmp_failed(guardian, error);
+	still_us = now_us();
 	error = capture_take(guardian->capture, guardian->dirty, &pages);
 	if (error != 0)
 		return dirty_failed(guardian, error);
+	copied_us = now_us();
 	error = qmp_batch_wait(guardian->qmp, n, timeout);
 	if (error == 0)
 		error = qmp_save_wait(guardian->qmp, timeout);
@@ -518,17 +535,22 @@ static int take(struct guardian *guardian, bool *whole)
 	guardian->state_size = (size_t)lseek(guardian->state_fd, 0, SEEK_CUR);
 	error = capture_take(guardian->capture, guardian->dirty, &pages);
 	*whole = pages == 0;
+	cost->stop_us = still_us - guardian->stopped_us;
+	cost->copy_us = copied_us - still_us;
+	cost->state_us = now_us() - copied_us;
 	return error != 0 ? dirty_failed(guardian, error) : 0;
 }
 
 /* Returns 0 or errno: QEMU doesn't answer. Then the record remains. */
 static int resume(struct guardian *guardian)
 {
+	int64_t begin_us = now_us();
 	int error = qmp_cont(guardian->qmp, guardian->config.timeout_ms);
 
 	if (error != 0 && error != ECONNRESET)
 		return qmp_failed(guardian, error);
-	guardian->pause_us = now_us() - guardian->stopped_us;
+	guardian->cost.resume_us = now_us() - begin_us;
+	guardian->cost.pause_us = now_us() - guardian->stopped_us;
 	guardian->stopped = false;
 	freeze_set(guardian->freeze, FREEZE_RUNNING);
 	return 0;
@@ -577,6 +599,7 @@ static int send_state(struct guardian *guardian)
 static int send_epoch(struct guardian *guardian, struct epoch_cost *cost)
 {
 	size_t n = capture_count(guardian->capture);
+	uint64_t page_bytes;
 	int error = 0;
 
 	for (size_t i = 0; i < n && error == 0; i++) {
@@ -588,11 +611,13 @@ static int send_epoch(struct guardian *guardian, struct epoch_cost *cost)
 			error = check_wish(guardian);
 	}
 	if (error == 0)
-		error = send_state(guardian);
-	if (error == 0)
 		error = epoch_flush(guardian->sender);
+	page_bytes = epoch_counts(guardian->sender)->wire_bytes;
+	if (error == 0)
+		error = send_state(guardian);
 	cost->pages = epoch_counts(guardian->sender)->pages;
 	cost->bytes = epoch_counts(guardian->sender)->wire_bytes;
+	cost->state_bytes = cost->bytes - page_bytes;
 	if (error == 0)
 		error = epoch_end(guardian->sender);
 	capture_clear(guardian->capture);
@@ -615,7 +640,7 @@ static void count(struct guardian *guardian, const struct epoch_cost *cost, uint
 static int commit_epoch(struct guardian *guardian)
 {
 	uint64_t epoch = epoch_number(guardian->sender);
-	struct epoch_cost cost = {.pause_us = guardian->pause_us};
+	struct epoch_cost cost = guardian->cost;
 	int64_t deadline_us = guardian->stopped_us + guardian->config.timeout_ms * 1000LL;
 	/* Has the standby been activated, while QEMU or this process was stopped? */
 	int error = listen_to_peer(guardian);

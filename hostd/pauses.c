@@ -33,7 +33,7 @@ void pauses_summarize(const struct pauses *pauses, struct pauses_summary *s)
 {
 	int64_t values[PAUSES_KEPT];
 	size_t n = pauses->n < PAUSES_KEPT ? (size_t)pauses->n : PAUSES_KEPT;
-	uint64_t pages = 0, bytes = 0;
+	uint64_t pages = 0, bytes = 0, state_bytes = 0;
 	const struct epoch_cost *first, *last;
 
 	memset(s, 0, sizeof(*s));
@@ -44,13 +44,23 @@ void pauses_summarize(const struct pauses *pauses, struct pauses_summary *s)
 		values[i] = pauses->kept[i].pause_us;
 		pages += pauses->kept[i].pages;
 		bytes += pauses->kept[i].bytes;
+		state_bytes += pauses->kept[i].state_bytes;
+		s->stop_mean_us += pauses->kept[i].stop_us;
+		s->copy_mean_us += pauses->kept[i].copy_us;
+		s->state_mean_us += pauses->kept[i].state_us;
+		s->resume_mean_us += pauses->kept[i].resume_us;
 	}
+	s->stop_mean_us /= (int64_t)n;
+	s->copy_mean_us /= (int64_t)n;
+	s->state_mean_us /= (int64_t)n;
+	s->resume_mean_us /= (int64_t)n;
 	summarize(values, n, &s->pause_mean_us, &s->pause_p99_us, &s->pause_max_us);
 	for (size_t i = 0; i < n; i++)
 		values[i] = pauses->kept[i].commit_us;
 	summarize(values, n, &s->commit_mean_us, &s->commit_p99_us, &s->commit_max_us);
 	s->pages_mean = (double)pages / (double)n;
 	s->bytes_mean = (double)bytes / (double)n;
+	s->state_bytes_mean = (double)state_bytes / (double)n;
 	/* The first one's bytes belong to the time before it. */
 	first = &pauses->kept[(pauses->n - n) % PAUSES_KEPT];
 	last = &pauses->kept[(pauses->n - 1) % PAUSES_KEPT];

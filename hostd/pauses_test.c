@@ -21,8 +21,16 @@ static void test_none(void **state)
 
 static void add(struct pauses *pauses, int64_t at, int64_t pause)
 {
-	struct epoch_cost cost = {
-		.at_us = at, .pause_us = pause, .commit_us = 2 * pause, .pages = 10, .bytes = 1000};
+	struct epoch_cost cost = {.at_us = at,
+		.pause_us = pause,
+		.commit_us = 2 * pause,
+		.stop_us = 1,
+		.copy_us = 2,
+		.state_us = 3,
+		.resume_us = 4,
+		.pages = 10,
+		.bytes = 1000,
+		.state_bytes = 200};
 
 	pauses_add(pauses, &cost);
 }
@@ -47,6 +55,11 @@ static void test_figures(void **state)
 	assert_int_equal(s.commit_max_us, 198);
 	assert_true(s.pages_mean == 10);
 	assert_true(s.bytes_per_s == 10000);
+	assert_true(s.state_bytes_mean == 200);
+	assert_int_equal(s.stop_mean_us, 1);
+	assert_int_equal(s.copy_mean_us, 2);
+	assert_int_equal(s.state_mean_us, 3);
+	assert_int_equal(s.resume_mean_us, 4);
 	free(pauses);
 }
 
