@@ -20,3 +20,11 @@ bench-migration: ## Compare ways of moving a PVM under traffic (about half an ho
 	$(MAKE) -j2 all
 	$(MAKE) image
 	testbed/bench/migration $(BENCH)
+
+.PHONY: soak-checkpoint
+soak-checkpoint: ## Let a protected CVM fail 50 times under BGP load (about an hour; BENCH="--failures 5")
+	deps/install-packages
+	$(MAKE) deps
+	$(MAKE) -j2 all
+	$(MAKE) image
+	testbed/bench/soak $(BENCH)

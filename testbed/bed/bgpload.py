@@ -21,7 +21,7 @@ import sys
 
 from lib.lab import wait_until
 
-from . import bigtable, churn, controller, customer, host, watcher
+from . import bigtable, churn, controller, core, customer, host, watcher
 from . import topology as topo
 
 DIR = f"{topo.RUN}/traffic"
@@ -235,6 +235,25 @@ class Load:
         wrong += [f"FIB of {self.edge.name}: {p} is still there" for p in (fib & mine) - wanted]
         return wrong
 
+    def wrong_at_core(self):
+        """The same of the route reflector, where each route is to be just once. Only when the load is
+        stopped."""
+        near_site = next(s for s in topo.SITES if s.name == self.edge.site)
+        far_site = next(s for s in topo.SITES if s.name == self.far.site)
+        found = _core_paths()
+        wrong = []
+        for who, announced, asn, hop in (
+                ("ce", self.ce.expected(), (self.edge.asn,), near_site.pe_address),
+                ("core", self.core.expected(), (), far_site.pe_address)):
+            for prefix in churn.Churn(who).prefixes:
+                wanted, paths = [], found.get(prefix, [])
+                if prefix in announced:
+                    path, origin, *_ = announced[prefix].attributes()
+                    wanted = [((*asn, *path), origin.lower(), hop)]
+                if paths != wanted:
+                    wrong.append(f"core: {prefix} has {paths}, not {wanted}")
+        return wrong
+
     def wait_right(self, limit_s=120, with_fib=True):
         """Waits until wrong() finds nothing; raises TimeoutError with what is wrong."""
         try:
@@ -249,6 +268,20 @@ class Load:
 def _fib(pvm, family):
     from . import checks  # pylint: disable=import-outside-toplevel,cyclic-import
     return checks.table(pvm, "fib", family)
+
+
+def _core_paths():
+    """The route reflector's VPN routes: {prefix: [(AS path, origin, next hop)]}, one for each path under
+    each RD."""
+    found = {}
+    for version in (4, 6):
+        vpn = json.loads(core.vtysh(f"show bgp ipv{version} vpn json"))["routes"]
+        for prefixes in vpn["routeDistinguishers"].values():
+            for prefix, paths in prefixes.items():
+                found.setdefault(prefix, []).extend(
+                    (tuple(map(int, path["path"].split())), path["origin"].lower(),
+                     path["nexthops"][0]["ip"].removeprefix("::ffff:")) for path in paths)
+    return found
 
 
 def _differences(edge, wanted, announcer, who):

@@ -136,7 +136,8 @@ def t_m_ms(switched):
                 if flow["t_m_ms"] is not None), default=None)
 
 
-def _mac(text):
+def mac(text):
+    """A MAC address as the six bytes that a frame has."""
     return bytes.fromhex(text.replace(":", ""))
 
 
@@ -152,7 +153,7 @@ class Wire:
         trunks = {server.name: server.trunk for server in site.servers}
         self.source, self.destination = trunks[source], trunks[destination]
         self._cvm_trunk = trunks[cvm["server"]]
-        self._mac, self._pe_mac = _mac(port["mac"]), _mac(cvm["macs"]["core"])
+        self._mac, self._pe_mac = mac(port["mac"]), mac(cvm["macs"]["core"])
         self._cust_vlan, self._core_vlan = port["vlans"]["cust"], port["vlans"]["core"]
         self._inside_vlan = cvm["vlans"]["inside"]
         self._addresses = {str(ipaddress.ip_interface(a).ip) for a in port["addresses"]}

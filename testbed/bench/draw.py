@@ -67,3 +67,32 @@ def migration(moves, ways, out):
     for kind in ("png", "svg"):
         figure.savefig(f"{out}/migration.{kind}", dpi=120)
     pyplot.close(figure)
+
+
+def soak(failures, kinds, promised, out):
+    """Draws soak.png and soak.svg: each point is a failure, by kind: the time until the standby spoke, and
+    what of it was detection; a line at what was promised."""
+    kinds = {kind: label for kind, label in kinds.items()
+             if any(f["kind"] == kind and f.get("speaking_ms") for f in failures)}
+    figure, axes = pyplot.subplots(figsize=(9, 5))
+    for place, kind in enumerate(kinds):
+        mine = [f for f in failures if f["kind"] == kind and f.get("speaking_ms")]
+        for column, (name, color, label) in enumerate((
+                ("speaking_ms", COLORS["edgeplex"], "until the standby spoke"),
+                ("detection_ms", COLORS["live"], "of which: until it was noticed"))):
+            axes.plot([place + (column - 0.5) * 0.3] * len(mine), [f[name] for f in mine], "o", color=color,
+                      alpha=0.5, markersize=5, label=None if place else label)
+        axes.plot([place - 0.4, place + 0.4], [promised[kind]] * 2, color=COLORS["restart"], linestyle=":",
+                  label=None if place else "promised")
+    axes.set_xticks(range(len(kinds)), [f"{label}\nn = {sum(f['kind'] == kind for f in failures)}"
+                                        for kind, label in kinds.items()], fontsize=8)
+    axes.set_ylim(bottom=0)
+    axes.set_ylabel("ms from the failure")
+    axes.grid(axis="y", alpha=0.3)
+    if kinds:
+        axes.legend(frameon=False, fontsize=8)
+    axes.set_title("Failures of a protected CVM: each point is one", fontsize=11)
+    figure.tight_layout()
+    for kind in ("png", "svg"):
+        figure.savefig(f"{out}/soak.{kind}", dpi=120)
+    pyplot.close(figure)
