@@ -13,6 +13,7 @@
 The PVM gets the second router's sessions by `port set`, and loses them when the block ends.
 """
 
+import ipaddress
 import json
 import os
 import socket
@@ -270,6 +271,12 @@ def _fib(pvm, family):
     return checks.table(pvm, "fib", family)
 
 
+def _plain(address):
+    """An address without what makes an IPv6 one of an IPv4 one."""
+    mapped = getattr(ipaddress.ip_address(address), "ipv4_mapped", None)
+    return str(mapped or address)
+
+
 def _core_paths():
     """The route reflector's VPN routes: {prefix: [(AS path, origin, next hop)]}, one for each path under
     each RD."""
@@ -280,7 +287,7 @@ def _core_paths():
             for prefix, paths in prefixes.items():
                 found.setdefault(prefix, []).extend(
                     (tuple(map(int, path["path"].split())), path["origin"].lower(),
-                     path["nexthops"][0]["ip"].removeprefix("::ffff:")) for path in paths)
+                     _plain(path["nexthops"][0]["ip"])) for path in paths)
     return found
 
 
