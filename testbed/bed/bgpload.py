@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A steady load of BGP updates on a customer's PVM, from both sides, by ExaBGP:
+"""A steady load of BGP updates on a customer's PVM, from both sides (speaker.py):
 
 - from the customer: a second router of the site, with sessions of its own for IPv4 and IPv6;
 - from the core: a VPN speaker at the route reflector that announces routes of the same customer.
@@ -22,7 +22,7 @@ import sys
 
 from lib.lab import wait_until
 
-from . import bigtable, churn, controller, core, customer, host, watcher
+from . import bgpmsg, bigtable, churn, controller, core, customer, host, watcher
 from . import topology as topo
 
 DIR = f"{topo.RUN}/traffic"
@@ -45,58 +45,30 @@ def link6(edge):
     return f"{edge.link6}:3"
 
 
-NEIGHBOR = """neighbor {peer} {{
-  router-id {router_id};
-  local-address {local};
-  local-as {asn};
-  peer-as {peer_asn};
-  hold-time 90;
-  group-updates false;
-  family {{ {families} }}
-  api {{ processes [ feed ]; }}
-}}
-"""
-PROCESS = """process feed {{
-  run /usr/bin/env PYTHONPATH={path} {python} -B -m bed.churn {config};
-  encoder text;
-}}
-"""
-
-
 class Speaker:
-    """An ExaBGP whose table churns."""
+    """A speaker whose table churns, as a process of its own."""
 
-    def __init__(self, name, ns, feed, neighbors):
+    def __init__(self, name, ns, config):
         self.name, self.ns = name, ns
-        self._config, self._socket = f"{DIR}/{name}.json", f"{DIR}/{name}.sock"
-        self._conf = f"{DIR}/{name}.exabgp"
-        self._feed = {**feed, "socket": self._socket}
-        self._text = PROCESS.format(
-            path=TESTBED, python=sys.executable, config=self._config) + "".join(
-            NEIGHBOR.format(**neighbor) for neighbor in neighbors)
+        self._path, self._socket = f"{DIR}/{name}.json", f"{DIR}/{name}.sock"
+        self._config = {**config, "socket": self._socket}
         self._child = None
 
     def start(self):
-        """Starts it; it says nothing until it is told to run."""
+        """Starts it; its table is empty until it is told to run."""
         os.makedirs(DIR, exist_ok=True)
         if os.path.exists(self._socket):
             os.unlink(self._socket)
-        for path, text in ((self._config, json.dumps(self._feed)), (self._conf, self._text)):
-            with open(path, "w", encoding="utf-8") as file:
-                file.write(text)
+        with open(self._path, "w", encoding="utf-8") as file:
+            json.dump(self._config, file)
         with open(f"{DIR}/{self.name}.log", "wb") as log:
             self._child = subprocess.Popen(
-                ["ip", "netns", "exec", self.ns, "exabgp", self._conf],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                env={**os.environ, "exabgp.daemon.daemonize": "false",
-                     "exabgp.daemon.user": "root", "exabgp.daemon.drop": "false",
-                     "exabgp.api.cli": "false", "exabgp.api.ack": "false",
-                     "exabgp.log.destination": "stdout", "exabgp.log.level": "WARNING",
-                     "PYTHONDONTWRITEBYTECODE": "1"})
-        wait_until(lambda: self._child.poll() is not None or os.path.exists(self._socket), 30,
-                   f"ExaBGP {self.name} runs")
+                ["ip", "netns", "exec", self.ns, sys.executable, "-B", "-m", "bed.speaker",
+                 self._path], stdin=subprocess.PIPE, stdout=log, stderr=log, cwd=TESTBED)
+        wait_until(lambda: self._child.poll() is not None or host.listens(self._socket), 30,
+                   f"{self.name} runs")
         if self._child.poll() is not None:
-            raise host.TestbedError(f"ExaBGP {self.name} ended, see {DIR}/{self.name}.log")
+            raise host.TestbedError(f"{self.name} ended, see {DIR}/{self.name}.log")
 
     def _ask(self, word):
         with socket.socket(socket.AF_UNIX) as connection:
@@ -117,15 +89,15 @@ class Speaker:
 
     def expected(self):
         """{prefix: bigtable.Route} that it has announced; only when it is paused."""
-        same = churn.Churn(self._feed["who"])
+        same = churn.Churn(self._config["who"])
         for _ in range(self.pause()["steps"]):
             same.step()
         return same.table
 
     def end(self):
         """Ends it."""
-        if self._child and self._child.poll() is None:
-            self._child.terminate()
+        if self._child:
+            self._child.stdin.close()
             try:
                 self._child.wait(10)
             except subprocess.TimeoutExpired:
@@ -141,25 +113,20 @@ class Load:
         self._port = None
         vpn_id = controller.query("customer", "show", edge.customer)["vpn_id"]
         far_site = next(s for s in topo.SITES if s.name == self.far.site)
-        common = {"rate": rate}
-        self.ce = Speaker(
-            f"exabgp-{edge.name}", edge.ns,
-            {**common, "who": "ce", "asn": edge.asn, "next_hop4": link4(edge, 2),
-             "next_hop6": link6(edge), "peer4": link4(edge, 1), "peer6": f"{edge.link6}:1"},
-            [{"peer": link4(edge, 1), "local": link4(edge, 2), "router_id": link4(edge, 2),
-              "asn": edge.asn, "peer_asn": topo.PROVIDER_ASN, "families": "ipv4 unicast;"},
-             {"peer": f"{edge.link6}:1", "local": link6(edge), "router_id": link4(edge, 2),
-              "asn": edge.asn, "peer_asn": topo.PROVIDER_ASN, "families": "ipv6 unicast;"}])
+        ipv4, ipv6 = (bgpmsg.IPV4, bgpmsg.UNICAST), (bgpmsg.IPV6, bgpmsg.UNICAST)
+        self.ce = Speaker(f"speaker-{edge.name}", edge.ns, {
+            "who": "ce", "rate": rate, "asn": edge.asn, "local_asn": edge.asn,
+            "router_id": link4(edge, 2), "next_hop4": link4(edge, 2), "next_hop6": link6(edge),
+            "neighbors": [
+                {"peer": link4(edge, 1), "local": link4(edge, 2), "families": [ipv4]},
+                {"peer": f"{edge.link6}:1", "local": link6(edge), "families": [ipv6]}]})
         # Its next hop is the far PE, so that the near one has a tunnel there.
-        self.core = Speaker(
-            "exabgp-core", topo.SPEAKERS_NS,
-            {**common, "who": "core", "rd": RD, "label": LABEL,
-             "rts": [f"{topo.PROVIDER_ASN}:{vpn_id}"], "next_hop4": far_site.pe_address,
-             "next_hop6": f"::ffff:{far_site.pe_address}", "peer4": watcher.RR_ON_LINK,
-             "peer6": watcher.RR_ON_LINK},
-            [{"peer": watcher.RR_ON_LINK, "local": CORE_SPEAKER, "router_id": CORE_SPEAKER,
-              "asn": topo.PROVIDER_ASN, "peer_asn": topo.PROVIDER_ASN,
-              "families": "ipv4 mpls-vpn; ipv6 mpls-vpn;"}])
+        self.core = Speaker("speaker-core", topo.SPEAKERS_NS, {
+            "who": "core", "rate": rate, "local_asn": topo.PROVIDER_ASN, "router_id": CORE_SPEAKER,
+            "rd": RD, "label": LABEL, "rts": [f"{topo.PROVIDER_ASN}:{vpn_id}"],
+            "next_hop4": far_site.pe_address, "next_hop6": f"::ffff:{far_site.pe_address}",
+            "neighbors": [{"peer": watcher.RR_ON_LINK, "local": CORE_SPEAKER,
+                           "families": list(watcher.FAMILIES)}]})
 
     def __enter__(self):
         try:

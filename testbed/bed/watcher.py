@@ -27,6 +27,7 @@ from . import topology as topo
 RR_ON_LINK, ADDRESS, LINK_LENGTH = "198.51.100.1", "198.51.100.2", 24
 FAMILIES = ((bgpmsg.IPV4, bgpmsg.VPN), (bgpmsg.IPV6, bgpmsg.VPN))
 HOLD_S = 90
+BATCH, WAIT_MS = 1 << 16, 100
 HEAD = struct.Struct("=QBH")  # when (ns), type, length of the body
 
 
@@ -47,21 +48,26 @@ def _speak(path):
 
 def _session(peer, log):
     peer.sendall(bgpmsg.open_message(topo.PROVIDER_ASN, HOLD_S, ADDRESS, FAMILIES))
-    peer.settimeout(HOLD_S / 3)
+    # It wakes up for a heap of messages, or after a while.
+    peer.settimeout(None)
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, BATCH)
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, WAIT_MS * 1000))
     buffer, spoke = bytearray(), time.monotonic()
     while True:
         try:
-            data = peer.recv(65536)
+            data = peer.recv(1 << 18)
             if not data:
                 raise OSError("the route reflector closed the session")
             buffer += data
-        except TimeoutError:
-            pass
-        now = time.time_ns()
+        except BlockingIOError:
+            pass  # it is silent
+        now, found = time.time_ns(), bytearray()
         for kind, body in bgpmsg.split(buffer):
-            log.write(HEAD.pack(now, kind, len(body)) + body)
+            found += HEAD.pack(now, kind, len(body)) + body
             if kind == bgpmsg.OPEN:
                 spoke = 0
+        if found:
+            log.write(found)
         if time.monotonic() - spoke > HOLD_S / 3:
             peer.sendall(bgpmsg.message(bgpmsg.KEEPALIVE))
             spoke = time.monotonic()

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Everything that a move is measured with, while nothing is moved: ExaBGP as a customer's second
-router and as a VPN speaker of the core, probes, a TCP flow, and the observers."""
+"""Everything that a move is measured with, while nothing is moved: a customer's second router and
+a VPN speaker of the core whose tables churn, probes, a TCP flow, and the observers."""
 
 from bed import bgpload, churn, measure, sessions
 from bed import topology as topo

@@ -15,7 +15,7 @@ from lib.lab import Lab, wait_until
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, os.path.join(TOP, "testbed"))
 
-from bed import asker, bgpmsg, churn, oldways, wire  # noqa: E402  pylint: disable=wrong-import-position
+from bed import asker, bgpmsg, churn, oldways, speaker, wire  # noqa: E402  pylint: disable=wrong-import-position
 
 PROBE = f"{os.environ.get('EDGEPLEX_BUILD', os.path.join(TOP, 'build'))}/edgeplex-probe"
 RIGHT_MAC = "02:00:00:00:00:02"
@@ -140,6 +140,31 @@ def test_broken_updates_are_refused():
             pass
     with pytest.raises(bgpmsg.Malformed):
         bgpmsg.split(bytearray(b"\0" * 19))
+
+
+INSIDE_SPEAKER = {"rd": "65000:7", "label": 999001, "rts": ["65000:1"], "next_hop4": "10.0.0.2",
+                  "next_hop6": "::ffff:10.0.0.2"}
+OUTSIDE_SPEAKER = {"asn": 65101, "next_hop4": "198.18.1.2", "next_hop6": "fd00:a1::3"}
+
+
+@pytest.mark.parametrize("config, rd, hops", [
+    (INSIDE_SPEAKER, "65000:7", {4: "10.0.0.2", 6: "10.0.0.2"}),
+    (OUTSIDE_SPEAKER, "", {4: "198.18.1.2", 6: "fd00:a1::3"}),
+])
+def test_what_a_speaker_says_is_read_as_it_was_meant(config, rd, hops):
+    table = churn.Churn("ce")
+    kinds = set()
+    for _ in range(2000):
+        prefix, route = table.step()
+        version = 6 if ":" in prefix else 4
+        buffer = bytearray(speaker.update(config, prefix, route))
+        ((kind, body),) = bgpmsg.split(buffer)
+        assert kind == bgpmsg.UPDATE
+        assert bgpmsg.changes(body) == [bgpmsg.Change(
+            route is not None, f"{'vpn' if rd else 'ip'}v{version}", rd, prefix,
+            hops[version] if route else "")]
+        kinds.add((version, route is None))
+    assert len(kinds) == 4
 
 
 def test_churn_is_the_same_for_everybody():
