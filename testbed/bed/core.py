@@ -37,7 +37,7 @@ router bgp {asn}
 """
 
 
-def _mac(number):
+def mac(number):
     return f"02:c0:00:00:00:{number:02x}"
 
 
@@ -59,9 +59,9 @@ def _flows():
         ]
         # Bottom of stack: not a VPN packet, and nothing for the PE.
         flows += [
-            f"table=0,priority=30,in_port=link-{other.name},dl_dst={_mac(n)},mpls,"
+            f"table=0,priority=30,in_port=link-{other.name},dl_dst={mac(n)},mpls,"
             f"mpls_label={site.transport_label},mpls_bos=0 actions=dec_mpls_ttl,pop_mpls:0x8847,"
-            f"set_field:{_mac(number)}->eth_src,set_field:{number}->reg0,resubmit(,{PE_TABLE})"
+            f"set_field:{mac(number)}->eth_src,set_field:{number}->reg0,resubmit(,{PE_TABLE})"
             for n, other in enumerate(topo.SITES, 1)
             if other != site
         ]
@@ -100,7 +100,7 @@ def start():
     for number, site in enumerate(topo.SITES, 1):
         length = site.core_address.split("/")[1]
         host.run(topo.CORE_NS, [
-            "sh", "-ec", f"ip link set dev pe-{site.name} address {_mac(number)};"
+            "sh", "-ec", f"ip link set dev pe-{site.name} address {mac(number)};"
             f" ip addr add {site.gateway}/{length} dev pe-{site.name}"])
     # Like a router, ask for a neighbour's MAC with the address of the link, not the loopback's.
     host.run(topo.CORE_NS, [

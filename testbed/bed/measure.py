@@ -8,7 +8,8 @@
 
 Loads, each with what the ones before it have: "idle" (nothing), "probes" (numbered UDP packets,
 1 kHz in each direction), "tcp" (a TCP flow), "bgp" (200 updates/s from the customer, 200 from the
-core). With any but the first, ARP and ND questions are asked all the time as well.
+core). With any but the first, ARP and ND questions are asked all the time as well. Packets go to and
+come from a host in the core (corehost.py).
 """
 
 import os
@@ -20,7 +21,8 @@ from contextlib import ExitStack, contextmanager
 
 from lib.lab import wait_until
 
-from . import bgpload, bgpmsg, churn, controller, host, probes, sessions, tcpflow, watcher, wire
+from . import bgpload, bgpmsg, churn, controller, corehost, host, probes, sessions, tcpflow
+from . import watcher, wire
 from . import topology as topo
 
 LOADS = ("idle", "probes", "tcp", "bgp")
@@ -61,7 +63,7 @@ class Rig:
     """See the module's text."""
 
     def __init__(self, edge, load="bgp", rate=1000, updates=UPDATES_PER_S):
-        self.edge, self.far = edge, topo.far(edge)
+        self.edge, self.far = edge, topo.CORE_HOST
         self._level = LOADS.index(load)
         self._rate, self._updates = rate, updates
         self._stack = ExitStack()
@@ -75,6 +77,7 @@ class Rig:
             if self._level >= LOADS.index("bgp"):
                 self.load = stack.enter_context(bgpload.Load(self.edge, self._updates))
             if self._level >= LOADS.index("probes"):
+                stack.enter_context(corehost.attached(self.edge))
                 stack.enter_context(questions(self.edge))
                 self.probes = stack.enter_context(
                     probes.Probes(self.edge, self.far, self._rate))

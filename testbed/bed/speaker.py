@@ -15,7 +15,7 @@ import struct
 import sys
 import time
 
-from . import bgpmsg, churn
+from . import bgpmsg, bigtable, churn
 
 HOLD_S = 90
 RETRY_S = 1
@@ -74,8 +74,8 @@ def update(config, prefix, route):
         else:
             attributes = _attribute(0x80, 15, struct.pack("!HB", afi, safi) + nlri)
     else:
-        nlri = _nlri(config, prefix,
-                     (config["label"] << 4 | 1).to_bytes(3, "big") if vpn else b"")
+        label = config["label"] + (afi == bgpmsg.IPV6) if vpn else 0
+        nlri = _nlri(config, prefix, (label << 4 | 1).to_bytes(3, "big"))
         hop = ipaddress.ip_address(config[f"next_hop{6 if afi == bgpmsg.IPV6 else 4}"]).packed
         attributes = _attributes(config, route)
         if plain:
@@ -190,6 +190,8 @@ class Session:
 
 def _speak(config):
     table = churn.Churn(config["who"])
+    for prefix in config.get("always", ()):
+        table.table[prefix] = bigtable.Route(prefix, [], "ORIGIN_IGP", [], [])
     sessions = [Session(config, neighbor) for neighbor in config["neighbors"]]
     running, next_at, late, read_at = False, 0.0, 0, 0.0
     interval = 1 / config["rate"]
@@ -216,10 +218,11 @@ def _speak(config):
             return
         if listener in ready:
             connection, _ = listener.accept()
-            with connection, connection.makefile("rw", encoding="utf-8") as stream:
-                running = stream.readline().strip() == "run"
-                next_at = time.monotonic()
-                json.dump({"steps": table.steps, "late": late}, stream)
+            with connection:
+                word = connection.recv(16)
+                if word:  # else somebody just looked whether we listen
+                    running, next_at = word == b"run\n", time.monotonic()
+                    connection.sendall(json.dumps({"steps": table.steps, "late": late}).encode())
 
 
 if __name__ == "__main__":

@@ -156,12 +156,29 @@ P_NS = f"{NS_PREFIX}p"  # the core's label switching
 SPEAKERS_NS = f"{NS_PREFIX}speakers"  # further clients of the route reflector, when a test wants some
 CORE_DIR = f"{RUN}/core"
 
+
+@dataclass(frozen=True)
+class CoreHost:
+    """A customer's host behind a provider edge router that isn't ours (bed/corehost.py)."""
+
+    customer: str
+    name: str
+    ns: str
+    prefix4: str
+    prefix6: str
+    host4: str
+    host6: str
+
+
+CORE_HOST = CoreHost("green", "green-core", f"{NS_PREFIX}green-core", "10.3.0.0/16",
+                     "fd00:10:3::/48", "10.3.0.1", "fd00:10:3::1")
+
 NAMESPACES = (
     tuple(site.ns for site in SITES)
     + tuple(site.management_ns for site in SITES)
     + tuple(server.ns for server in SERVERS)
     + tuple(ce.ns for ce in CES)
-    + (CORE_NS, P_NS, SPEAKERS_NS)
+    + (CORE_NS, P_NS, SPEAKERS_NS, CORE_HOST.ns)
 )
 
 
