@@ -153,12 +153,18 @@ static void site_delete(struct api_request *request)
 
 /* ---- servers ------------------------------------------------------------------------------ */
 
-static cJSON *server_json(struct api_request *request, const struct server *server)
+static cJSON *describe_server(struct api_request *request, const struct server *server)
 {
 	cJSON *json = model_server_json(server);
 	cJSON_AddBoolToObject(json, "drained", server->drained);
 	fleet_server_describe(request->api->fleet, server, json);
 	return json;
+}
+
+static cJSON *server_json(struct api_request *request, const struct server *server)
+{
+	fleet_servers_refresh(request->api->fleet, server->id);
+	return describe_server(request, server);
 }
 
 static void servers_list(struct api_request *request)
@@ -170,8 +176,9 @@ static void servers_list(struct api_request *request)
 		return;
 	}
 	cJSON *items = cJSON_CreateArray();
+	fleet_servers_refresh(request->api->fleet, 0);
 	for (size_t i = 0; i < n; i++)
-		cJSON_AddItemToArray(items, server_json(request, &servers[i]));
+		cJSON_AddItemToArray(items, describe_server(request, &servers[i]));
 	free(servers);
 	answer_list(request, items);
 }

@@ -10,12 +10,10 @@
 #include <time.h>
 
 #include "common/log.h"
-#include "controller/hostd_client.h"
 
 #define KEEPER_INTERVAL_MS 2000
 #define START_RETRY_MS 5000
-#define AUDIT_INTERVAL_MS 10000
-#define HOSTD_INFO_MS 1000
+#define SWEEP_INTERVAL_MS 10000
 
 int64_t fleet_now_ms(void)
 {
@@ -118,6 +116,10 @@ static void *scribe_main(void *arg)
 		pthread_mutex_lock(&fleet->lock);
 		fleet->events_stored++;
 		pthread_cond_broadcast(&fleet->stored_cond);
+		pthread_cond_broadcast(&fleet->server_cond);
+		for (struct fleet_server *server = fleet->servers; server != NULL;
+			server = server->next)
+			pthread_cond_signal(&server->wake);
 	}
 	pthread_mutex_unlock(&fleet->lock);
 	return NULL;
@@ -360,287 +362,6 @@ int fleet_site_check_port(struct fleet *fleet, const struct site *site, const ch
 	return 0;
 }
 
-/* ---- servers ------------------------------------------------------------------------------ */
-
-static void on_hv_event(void *ctx, const struct hv_event *event)
-{
-	struct fleet_server *server = ctx;
-	char object[48];
-	bool noisy;
-	snprintf(object, sizeof(object), "server/%s", server->name);
-	switch (event->type) {
-	case HV_EVENT_CONNECTED:
-		fleet_event(server->fleet, "info", object, "the server is connected");
-		break;
-	case HV_EVENT_DISCONNECTED:
-		fleet_event(server->fleet, "error", object,
-			"the server is not connected: %s; check its libvirtd and the way to it",
-			event->detail ? event->detail : "");
-		break;
-	case HV_EVENT_VM:
-		log_debug("a VM changed server=%s uuid=%s state=%d", server->name, event->vm.uuid,
-			(int)event->vm.state);
-		pthread_mutex_lock(&server->fleet->lock);
-		noisy = event->vm.state <= HV_VM_PAUSED &&
-			fleet_protect_is_noisy(server->fleet, event->vm.uuid);
-		pthread_mutex_unlock(&server->fleet->lock);
-		if (noisy)
-			return;
-		break;
-	}
-	fleet_kick(server->fleet);
-}
-
-static struct fleet_server *server_new(struct fleet *fleet, const struct server *server)
-{
-	struct fleet_server *fs = calloc(1, sizeof(*fs));
-	if (fs == NULL)
-		return NULL;
-	fs->fleet = fleet;
-	fs->refs = 1;
-	fs->id = server->id;
-	snprintf(fs->name, sizeof(fs->name), "%s", server->name);
-	fs->hv = hv_open(fs->name, server->uri, on_hv_event, fs);
-	if (fs->hv == NULL) {
-		free(fs);
-		return NULL;
-	}
-	return fs;
-}
-
-static void server_free(struct fleet_server *server)
-{
-	hv_close(server->hv);
-	free(server->orphans);
-	free(server);
-}
-
-void fleet_server_unref(struct fleet *fleet, struct fleet_server *server)
-{
-	pthread_mutex_lock(&fleet->lock);
-	bool last = --server->refs == 0;
-	pthread_mutex_unlock(&fleet->lock);
-	if (last)
-		server_free(server);
-}
-
-struct fleet_server *fleet_server_ref(struct fleet *fleet, int64_t id)
-{
-	pthread_mutex_lock(&fleet->lock);
-	struct fleet_server *server = fleet->servers;
-	while (server != NULL && server->id != id)
-		server = server->next;
-	if (server != NULL)
-		server->refs++;
-	pthread_mutex_unlock(&fleet->lock);
-	return server;
-}
-
-int fleet_server_open(struct fleet *fleet, const struct server *server, struct fleet_server **out,
-	struct problem *problem)
-{
-	struct why why = {""};
-	struct fleet_server *opened = server_new(fleet, server);
-	if (opened == NULL)
-		return problem_set(problem, 500, "internal", "no memory");
-	if (hv_wait_connected(opened->hv, FLEET_SERVER_CONNECT_MS, &why) != 0) {
-		server_free(opened);
-		return problem_set(problem, 503, "server-unreachable", "%s", why.text);
-	}
-	*out = opened;
-	return 0;
-}
-
-void fleet_server_drop(struct fleet *fleet, struct fleet_server *opened)
-{
-	(void)fleet;
-	server_free(opened);
-}
-
-void fleet_server_keep(
-	struct fleet *fleet, struct fleet_server *opened, const struct server *server)
-{
-	pthread_mutex_lock(&fleet->lock);
-	opened->id = server->id;
-	opened->next = fleet->servers;
-	fleet->servers = opened;
-	kick_locked(fleet);
-	pthread_mutex_unlock(&fleet->lock);
-}
-
-void fleet_server_remove(struct fleet *fleet, int64_t server_id)
-{
-	struct fleet_server *found = NULL;
-	pthread_mutex_lock(&fleet->lock);
-	for (struct fleet_server **at = &fleet->servers; *at != NULL; at = &(*at)->next) {
-		if ((*at)->id == server_id) {
-			found = *at;
-			*at = found->next;
-			break;
-		}
-	}
-	pthread_mutex_unlock(&fleet->lock);
-	if (found != NULL)
-		fleet_server_unref(fleet, found);
-}
-
-bool fleet_server_connected(struct fleet *fleet, int64_t server_id)
-{
-	struct fleet_server *server = fleet_server_ref(fleet, server_id);
-	if (server == NULL)
-		return false;
-	bool connected = hv_alive(server->hv);
-	fleet_server_unref(fleet, server);
-	return connected;
-}
-
-/* Asks a hostd what it is. Returns its hostd.info, the caller's; or NULL with `why`. */
-static cJSON *ask_hostd(const char *target, struct why *why)
-{
-	struct jsonrpc_error err = {0};
-	cJSON *info = NULL;
-	struct hostd_client *client = hostd_client_open(target, NULL, NULL, why);
-	if (client == NULL)
-		return NULL;
-	if (hostd_client_call(client, "hostd.info", NULL, HOSTD_INFO_MS, &info, &err) != 0)
-		why_set(why, EHOSTUNREACH, "%s", err.message);
-	hostd_client_close(client);
-	return info;
-}
-
-int fleet_hostd_check(const char *target, struct problem *problem)
-{
-	struct why why = {""};
-	cJSON *info = ask_hostd(target, &why);
-	if (info == NULL)
-		return problem_set(problem, 503, "hostd-unreachable", "%s", why.text);
-	cJSON_Delete(info);
-	return 0;
-}
-
-static void copy_text(cJSON *json, const char *name, const cJSON *from, const char *field)
-{
-	const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(from, field));
-	if (text != NULL)
-		cJSON_AddStringToObject(json, name, text);
-}
-
-static void describe_hostd(const char *target, cJSON *json)
-{
-	if (target[0] == '\0')
-		return;
-	cJSON *info = ask_hostd(target, NULL);
-	cJSON_AddStringToObject(json, "hostd_status", info != NULL ? "connected" : "unreachable");
-	copy_text(json, "hostd_version", info, "version");
-	copy_text(json, "hostd_listen", info, "listen");
-	cJSON_Delete(info);
-}
-
-void fleet_server_describe(struct fleet *fleet, const struct server *row, cJSON *json)
-{
-	struct hv_server_info info;
-	struct fleet_server *server = fleet_server_ref(fleet, row->id);
-	bool connected = server != NULL && hv_alive(server->hv);
-	cJSON_AddStringToObject(json, "status", connected ? "connected" : "unreachable");
-	if (connected && hv_server_info(server->hv, &info, NULL) == 0) {
-		cJSON_AddStringToObject(json, "hostname", info.hostname);
-		cJSON_AddNumberToObject(json, "cpus", info.cpus);
-		cJSON_AddNumberToObject(
-			json, "machine_memory_mib", (double)(info.memory_kib / 1024));
-		cJSON_AddNumberToObject(
-			json, "memory_free_mib", (double)(info.memory_free_kib / 1024));
-		cJSON_AddStringToObject(json, "accel", info.accel == HV_ACCEL_KVM ? "kvm" : "tcg");
-	}
-	describe_hostd(row->hostd, json);
-	cJSON *orphans = cJSON_AddArrayToObject(json, "unknown_vms");
-	if (server == NULL)
-		return;
-	pthread_mutex_lock(&fleet->lock);
-	for (size_t i = 0; i < server->n_orphans; i++) {
-		cJSON *item = cJSON_CreateObject();
-		cJSON_AddStringToObject(item, "name", server->orphans[i].name);
-		cJSON_AddStringToObject(item, "uuid", server->orphans[i].uuid);
-		cJSON_AddStringToObject(item, "owner", server->orphans[i].owner);
-		cJSON_AddItemToArray(orphans, item);
-	}
-	pthread_mutex_unlock(&fleet->lock);
-	fleet_server_unref(fleet, server);
-}
-
-/* ---- VMs that nobody knows ----------------------------------------------------------------- */
-
-/* Should a VM of this UUID be on this server? Also if the store can't be read. */
-static bool belongs_there(struct fleet *fleet, const struct fleet_server *server, const char *uuid)
-{
-	struct port *ports = NULL;
-	struct cvm *cvms = NULL;
-	struct protection protection;
-	struct void_copy *voids = NULL;
-	size_t n_ports = 0, n_cvms = 0, n_voids = 0;
-	bool found = store_port_list(fleet->store, &ports, &n_ports) != 0 ||
-		     store_cvm_list(fleet->store, &cvms, &n_cvms) != 0 ||
-		     store_void_list(fleet->store, &voids, &n_voids) != 0;
-	for (size_t i = 0; i < n_ports; i++)
-		found |= (ports[i].server_id == server->id ||
-				 ports[i].move.server_id == server->id) &&
-			 strcmp(ports[i].uuid, uuid) == 0;
-	for (size_t i = 0; i < n_cvms; i++)
-		found |= (cvms[i].server_id == server->id || cvms[i].move.server_id == server->id ||
-				 (store_protection_get(fleet->store, cvms[i].site, &protection) ==
-						 0 &&
-					 protection.standby_id == server->id)) &&
-			 strcmp(cvms[i].uuid, uuid) == 0;
-	for (size_t i = 0; i < n_voids; i++)
-		found |= voids[i].server_id == server->id && strcmp(voids[i].uuid, uuid) == 0;
-	free(ports);
-	free(cvms);
-	free(voids);
-	return found;
-}
-
-static bool was_orphan(const struct fleet_server *server, const char *uuid)
-{
-	for (size_t i = 0; i < server->n_orphans; i++) {
-		if (strcmp(server->orphans[i].uuid, uuid) == 0)
-			return true;
-	}
-	return false;
-}
-
-/*
- * Tells of VMs that carry our metadata but that the store doesn't know: its database was lost, or
- * is an old one. They are left alone, for they may well serve customers. A VM is stored before it
- * is started and ended before it is forgotten, so one that exists after the store was asked is
- * really unknown.
- */
-static void audit(struct fleet *fleet, struct fleet_server *server)
-{
-	struct hv_vm *vms = NULL, seen;
-	size_t n = 0, kept = 0;
-	char object[48];
-	if (!hv_alive(server->hv) || hv_vm_list(server->hv, &vms, &n, NULL) != 0)
-		return;
-	snprintf(object, sizeof(object), "server/%s", server->name);
-	for (size_t i = 0; i < n; i++) {
-		if (belongs_there(fleet, server, vms[i].uuid) ||
-			hv_vm_get(server->hv, vms[i].uuid, &seen, NULL) != 0)
-			continue;
-		/* Only this thread writes the list. */
-		if (!was_orphan(server, vms[i].uuid))
-			fleet_event(fleet, "warning", object,
-				"VM %s (%s) runs there but is not in the database: it is left "
-				"alone; restore the database, or end it with virsh destroy %s",
-				vms[i].name, vms[i].owner, vms[i].name);
-		vms[kept++] = vms[i];
-	}
-	pthread_mutex_lock(&fleet->lock);
-	struct hv_vm *before = server->orphans;
-	server->orphans = vms;
-	server->n_orphans = kept;
-	pthread_mutex_unlock(&fleet->lock);
-	free(before);
-}
-
 /* ---- VMs ---------------------------------------------------------------------------------- */
 
 static bool is_cvm_object(const char *object)
@@ -880,24 +601,12 @@ static void sweep_vms(struct fleet *fleet)
 	free(all);
 }
 
-static void *auditor_main(void *arg)
+static void *sweeper_main(void *arg)
 {
 	struct fleet *fleet = arg;
-	do {
-		struct server *servers = NULL;
-		size_t n = 0;
+	do
 		sweep_vms(fleet);
-		if (store_server_list(fleet->store, &servers, &n) != 0)
-			continue;
-		for (size_t i = 0; i < n && !fleet_is_stopping(fleet); i++) {
-			struct fleet_server *server = fleet_server_ref(fleet, servers[i].id);
-			if (server == NULL)
-				continue;
-			audit(fleet, server);
-			fleet_server_unref(fleet, server);
-		}
-		free(servers);
-	} while (fleet_pause(fleet, AUDIT_INTERVAL_MS));
+	while (fleet_pause(fleet, SWEEP_INTERVAL_MS));
 	return NULL;
 }
 
@@ -909,24 +618,6 @@ static void add_nic(
 	nic->vlan = (uint16_t)vlan;
 	nic->mtu = (uint16_t)mtu;
 	snprintf(nic->bridge, sizeof(nic->bridge), "%s", bridge);
-}
-
-int fleet_server_load(struct fleet *fleet, int64_t server_id, struct server *server)
-{
-	struct server *servers;
-	size_t n;
-	int err = store_server_list(fleet->store, &servers, &n);
-	if (err != 0)
-		return err;
-	err = ENOENT;
-	for (size_t i = 0; i < n; i++) {
-		if (servers[i].id == server_id) {
-			*server = servers[i];
-			err = 0;
-		}
-	}
-	free(servers);
-	return err;
 }
 
 /* The image's kernel command line for the role, with the VM's name. Errno. */
@@ -1282,7 +973,7 @@ static int open_stored(struct fleet *fleet)
 	if (err == 0)
 		err = store_site_list(fleet->store, &sites, &n_sites);
 	for (size_t i = 0; i < n_servers && err == 0; i++) {
-		struct fleet_server *server = server_new(fleet, &servers[i]);
+		struct fleet_server *server = fleet_server_new(fleet, &servers[i]);
 		if (server == NULL)
 			err = ENOMEM;
 		else
@@ -1320,6 +1011,7 @@ struct fleet *fleet_start(struct store *store, const struct fleet_options *optio
 	fleet_cond_init(&fleet->stop_cond);
 	fleet_cond_init(&fleet->event_cond);
 	fleet_cond_init(&fleet->stored_cond);
+	fleet_cond_init(&fleet->server_cond);
 	fleet_cond_init(&fleet->reaper_cond);
 	fleet_cond_init(&fleet->reaped);
 	int err = pthread_create(&fleet->scribe, NULL, scribe_main, fleet);
@@ -1327,8 +1019,8 @@ struct fleet *fleet_start(struct store *store, const struct fleet_options *optio
 	if (err == 0)
 		err = open_stored(fleet);
 	if (err == 0) {
-		err = pthread_create(&fleet->auditor, NULL, auditor_main, fleet);
-		fleet->has_auditor = err == 0;
+		err = pthread_create(&fleet->sweeper, NULL, sweeper_main, fleet);
+		fleet->has_sweeper = err == 0;
 	}
 	if (err == 0)
 		err = fleet_protect_start(fleet);
@@ -1347,6 +1039,9 @@ void fleet_shutdown(struct fleet *fleet)
 	fleet->stopping = true;
 	pthread_cond_broadcast(&fleet->stop_cond);
 	pthread_cond_broadcast(&fleet->stored_cond);
+	pthread_cond_broadcast(&fleet->server_cond);
+	for (struct fleet_server *server = fleet->servers; server != NULL; server = server->next)
+		pthread_cond_signal(&server->wake);
 	pthread_cond_broadcast(&fleet->reaper_cond);
 	pthread_cond_broadcast(&fleet->reaped);
 	kick_locked(fleet);
@@ -1357,8 +1052,8 @@ void fleet_free(struct fleet *fleet)
 {
 	if (fleet == NULL)
 		return;
-	if (fleet->has_auditor)
-		pthread_join(fleet->auditor, NULL);
+	if (fleet->has_sweeper)
+		pthread_join(fleet->sweeper, NULL);
 	fleet_protect_free(fleet);
 	fleet_moves_free(fleet);
 	while (fleet->sites != NULL)

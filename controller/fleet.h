@@ -76,8 +76,13 @@ void fleet_server_drop(struct fleet *fleet, struct fleet_server *opened);
 void fleet_server_remove(struct fleet *fleet, int64_t server_id);
 bool fleet_server_connected(struct fleet *fleet, int64_t server_id);
 /*
- * Adds what is known of the machine ("status", "cpus", "memory_free_mib"…) and of its hostd, which
- * is asked ("hostd_status"…). Blocks.
+ * Has a server, or all of them (0), looked at afresh, and waits for it, up to 1.5 s. One that
+ * doesn't answer by then counts as unreachable until it does.
+ */
+void fleet_servers_refresh(struct fleet *fleet, int64_t server_id);
+/*
+ * Adds what was last seen of the machine ("status", "cpus", "memory_free_mib"…) and of its hostd
+ * ("hostd_status"…). Doesn't block.
  */
 void fleet_server_describe(struct fleet *fleet, const struct server *server, cJSON *json);
 /* Does a hostd answer there? */

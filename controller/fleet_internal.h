@@ -46,6 +46,14 @@ struct fleet_site {
 	pthread_cond_t wake; /* with fleet->lock */
 };
 
+/* What was last seen of a server. */
+struct server_view {
+	bool answers; /* libvirt; then `info` is known */
+	struct hv_server_info info;
+	bool hostd_answers;
+	char hostd_version[64], hostd_listen[128];
+};
+
 struct fleet_server {
 	struct fleet_server *next;
 	struct fleet *fleet;
@@ -56,6 +64,13 @@ struct fleet_server {
 	/* VMs of ours that the store doesn't know. Under fleet->lock. */
 	struct hv_vm *orphans;
 	size_t n_orphans;
+	pthread_t keeper; /* asks for what is shown of it */
+	bool has_keeper, removed;
+	pthread_cond_t wake; /* with fleet->lock */
+	/* Of fleet->servers_asked; under fleet->lock. */
+	uint64_t asked, answered;
+	int64_t unanswered_ms; /* monotonic: if they differ, since when */
+	struct server_view view;
 };
 
 struct fleet_vm {
@@ -123,6 +138,8 @@ struct fleet {
 	bool stopping;
 	struct fleet_site *sites;
 	struct fleet_server *servers;
+	uint64_t servers_asked;     /* how often all or one of them were to be looked at */
+	pthread_cond_t server_cond; /* one has answered */
 	struct fleet_vm *vms;
 	struct fleet_move *moves;
 	uint64_t moves_serial; /* grows whenever a move begins, ends, or changes its phase */
@@ -135,8 +152,8 @@ struct fleet {
 	pthread_cond_t reaped;
 	struct fleet_vm *retired;
 
-	pthread_t auditor; /* looks for VMs that the store doesn't know */
-	bool has_auditor;
+	pthread_t sweeper; /* forgets VMs that the store doesn't have any more */
+	bool has_sweeper;
 	pthread_t scribe; /* writes events to the store */
 	bool has_scribe;
 	pthread_cond_t event_cond;
@@ -204,6 +221,11 @@ int fleet_vm_replace(struct fleet *fleet, struct fleet_vm *old, struct fleet_ser
 
 /* Where the VM's second monitor socket is, on its server. */
 void fleet_qmp_path(const struct fleet *fleet, const char *uuid, char path[300]);
+
+/* ---- fleet_server.c ----------------------------------------------------------------------- */
+
+/* Connects; not in the list yet, see fleet_server_keep(). NULL: no memory. */
+struct fleet_server *fleet_server_new(struct fleet *fleet, const struct server *server);
 /* The server as it is stored. Errno. */
 int fleet_server_load(struct fleet *fleet, int64_t server_id, struct server *server);
 

@@ -262,6 +262,32 @@ def test_hung_vm_holds_up_nobody(bed):  # pylint: disable=unused-argument
     checks.wait_routes()
 
 
+def test_a_server_that_hangs_holds_up_no_question(bed):  # pylint: disable=unused-argument
+    """Its libvirtd is stopped: whoever asks for the servers hears so, before its connection is
+    given up."""
+    newest = controller.query("event", "list", "--limit", 1)["items"][0]["id"]
+    pid = host.daemon_pid("b-left-libvirtd")
+
+    def seen():
+        return {s["name"]: s["status"] for s in controller.query("server", "list")["items"]}
+
+    def told():
+        return [e["text"] for e in controller.query("event", "list", "--after", newest)["items"]
+                if e["object"] == "server/b-left"]
+
+    assert set(seen().values()) == {"connected"}
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        after = seen()
+        assert not told(), "the connection was given up first"
+        assert [name for name, status in after.items() if status != "connected"] == ["b-left"]
+        assert "b-left" in controller.cli("status")
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    wait_until(lambda: set(seen().values()) == {"connected"}, 60, "it is connected again", 0.5)
+    wait_until(lambda: status(EDGE.name) == "up", 60, "the port is up", 0.3)
+
+
 def unknown_vms():
     """Names of the VMs of b-left that the database doesn't know."""
     return [vm["name"] for vm in controller.query("server", "show", "b-left")["unknown_vms"]]
