@@ -777,11 +777,17 @@ static void cvm_create(struct api_request *request)
 static void cvm_show(struct api_request *request)
 {
 	struct cvm cvm;
+	struct protection protection;
 	char object[48], missing[512];
 	if (registry_find_cvm(request->api->store, request->name, &cvm, &request->problem) != 0)
 		return;
 	snprintf(object, sizeof(object), "cvm/%s", cvm.site);
-	if (cvm.started)
+	/*
+	 * Where a protected CVM is, and whether it fails over, can be seen at once: what its keeper
+	 * saw last has to do, lest a primary that hangs holds that up.
+	 */
+	if (cvm.started &&
+		store_protection_get(request->api->store, cvm.site, &protection) == ENOENT)
 		fleet_vm_serves(request->api->fleet, object, missing, sizeof(missing));
 	request->answer = cvm_json(request, &cvm, true);
 }

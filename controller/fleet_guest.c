@@ -30,7 +30,8 @@ void fleet_vm_seen(struct fleet *fleet, struct fleet_vm *vm, enum fleet_vm_state
 	snprintf(vm->missing, sizeof(vm->missing), "%s", missing ? missing : "");
 	const cJSON *uptime = cJSON_GetObjectItemCaseSensitive(daemon, "uptime_ms");
 	vm->uptime_ms = cJSON_IsNumber(uptime) ? (int64_t)uptime->valuedouble : -1;
-	bool serves = vm->serves, leaving = vm->leaving;
+	/* Of one that was replaced nobody wants to hear. */
+	bool serves = vm->serves, leaving = vm->leaving || vm->removed;
 	pthread_mutex_unlock(&fleet->lock);
 	cJSON_Delete(old_daemon);
 	cJSON_Delete(old_fwd);

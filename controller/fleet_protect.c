@@ -731,7 +731,10 @@ static void make_standby(struct protector *p)
 		return;
 	}
 	if (place_standby(p, &problem) != 0) {
-		attempt_failed(p, "no server for a standby: %.200s", problem.detail);
+		attempt_failed(p, "no server for a standby: %.200s",
+			problem.status == 503 ? "no other server of the site that is in service is "
+						"connected and has a trunk with a carrier"
+					      : problem.detail);
 		return;
 	}
 	char name[MODEL_NAME_SIZE];
@@ -1163,12 +1166,12 @@ static void begin_anew(struct protector *p)
 	char reason[300];
 	pthread_mutex_lock(&p->lock);
 	enum protect_primary primary = p->facts.primary;
-	snprintf(reason, sizeof(reason), "%.250s",
-		primary == PRIMARY_UNPROTECTED && p->primary_reason[0] != '\0' ? p->primary_reason
-		: primary == PRIMARY_FREE ? "edgeplex-hostd was restarted on the primary's server"
-		: primary == PRIMARY_UNPROTECTED
-			? "the primary's hostd doesn't say why"
-			: "edgeplex-hostd doesn't run on the primary's server");
+	if (primary == PRIMARY_UNPROTECTED)
+		snprintf(reason, sizeof(reason), "the standby on server %s failed (%.200s)",
+			p->row.standby, p->primary_reason);
+	else
+		snprintf(reason, sizeof(reason), "edgeplex-hostd of server %s %s", p->cvm.server,
+			primary == PRIMARY_FREE ? "was restarted" : "doesn't run");
 	bool first = p->shown == SHOWN_SYNCING;
 	pthread_mutex_unlock(&p->lock);
 	end_protection(p);
@@ -1627,7 +1630,7 @@ static bool look_at_stage(struct protector *p, void *ctx)
 	await->failed = !await->done && p->failures != await->failures;
 	if (await->failed)
 		snprintf(await->text, sizeof(await->text), "%s", p->failure);
-	else if (p->stage == FLEET_PROTECT_COPYING)
+	else if (p->stage >= FLEET_PROTECT_COPYING)
 		snprintf(await->text, sizeof(await->text), "%.1f MB in pass %.0f",
 			number(p->figures, "bytes") / 1e6, number(p->figures, "passes"));
 	else

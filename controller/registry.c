@@ -1160,16 +1160,6 @@ static void take_request(struct protection *protection, const struct protection_
 		protection->timeout_ms = request->timeout_ms;
 }
 
-/* What a request calls "standby" is a server to placement. */
-static void name_standby(struct problem *problem)
-{
-	for (size_t i = 0; i < problem->n_errors; i++) {
-		if (strcmp(problem->errors[i].field, "/server") == 0)
-			snprintf(problem->errors[i].field, sizeof(problem->errors[i].field),
-				"/standby");
-	}
-}
-
 /* Could the CVM be protected, and by a standby on the server `wanted` ("": any)? */
 static int check_protectable(struct store *store, const struct cvm *cvm, const char *wanted,
 	registry_reachable_fn reachable, void *ctx, struct problem *problem)
@@ -1191,8 +1181,14 @@ static int check_protectable(struct store *store, const struct cvm *cvm, const c
 		return problem_field(problem, "/standby",
 			"name another server of the site, or leave it out",
 			"the CVM itself is on server %s", wanted);
-	if (wanted[0] != '\0' && store_server_get(store, wanted, &server) == 0 &&
-		server.site_id == site.id && server.hostd[0] == '\0')
+	int err = wanted[0] == '\0' ? 0 : store_server_get(store, wanted, &server);
+	if (err == ENOENT || (err == 0 && !is_at(&server, &site)))
+		return problem_field(problem, "/standby",
+			"name another server of this site, or leave it out",
+			"site %s has no server %s", cvm->site, wanted);
+	if (err != 0)
+		return database_failed(store, problem);
+	if (server.hostd[0] == '\0')
 		return problem_set(problem, 409, "not-protectable",
 			"server %s has no edgeplex-hostd: start one there, then \"edgeplex server "
 			"set %s --hostd unix:PATH\"",
@@ -1202,9 +1198,7 @@ static int check_protectable(struct store *store, const struct cvm *cvm, const c
 		.but = {cvm->server_id},
 		.but_standby = true,
 		.with_hostd = true};
-	int rc = place(store, &site, &placing, reachable, ctx, &id, chosen, problem);
-	name_standby(problem);
-	return rc;
+	return place(store, &site, &placing, reachable, ctx, &id, chosen, problem);
 }
 
 int registry_cvm_protect(struct store *store, const char *name,
