@@ -627,6 +627,11 @@ static int place_standby(struct protector *p, struct problem *problem)
 		return problem_set(problem, 500, "internal", "the database can't be used");
 	int rc = registry_standby_place(
 		p->fleet->store, p->site, p->avoid_id, is_usable, &view, &p->row, problem);
+	if (rc != 0 && p->avoid_id != 0) { /* better there than nowhere */
+		*problem = (struct problem){0};
+		rc = registry_standby_place(
+			p->fleet->store, p->site, 0, is_usable, &view, &p->row, problem);
+	}
 	free(view.servers);
 	p->avoid_id = 0;
 	snprintf(p->placed_for, sizeof(p->placed_for), "%s", p->row.wanted_server);
@@ -821,9 +826,8 @@ static void start_anew(struct protector *p, const char *reason)
 	struct fresh_start start = {.elsewhere = false};
 	int64_t own_id = p->cvm.server_id, standby_id = p->row.standby_id;
 	/* What waits there, or hangs here, is in the way of the fresh one. */
-	if (own != NULL && hv_alive(own->hv))
-		hv_vm_destroy(own->hv, p->cvm.uuid, NULL);
-	else if (other != NULL && hv_alive(other->hv))
+	bool here = own != NULL && hv_vm_destroy(own->hv, p->cvm.uuid, NULL) == 0;
+	if (!here && other != NULL)
 		start.elsewhere = hv_vm_destroy(other->hv, p->cvm.uuid, NULL) == 0;
 	if (own != NULL)
 		fleet_server_unref(p->fleet, own);
@@ -995,6 +999,8 @@ static void finish_takeover(struct protector *p, struct takeover *take)
 		if (!fleet_pause(p->fleet, PROTECT_ALARM_MS))
 			return; /* it is found active after the restart */
 	}
+	/* A server that failed just now is the last choice. */
+	p->avoid_id = take->why == FAILOVER_ASKED ? 0 : from_id;
 	/* The link to the old primary's hostd, which is to hear of it, is the hostd's own. */
 	p->finish_ms = fleet_now_ms() + PROTECT_TAKEN_MS;
 	sides_close(p);

@@ -314,6 +314,54 @@ static void test_patch(void **state)
 	cJSON_Delete(present);
 }
 
+static int read_protection(
+	const char *text, struct protection_request *request, struct problem *problem)
+{
+	cJSON *json = parse(text);
+	*problem = (struct problem){0};
+	int rc = model_protection_read(json, request, problem);
+	cJSON_Delete(json);
+	return rc;
+}
+
+static void test_protection_fields(void **state)
+{
+	(void)state;
+	struct protection_request r;
+	struct problem problem = {0};
+	static const struct {
+		const char *text, *field;
+	} wrong[] = {
+		{"{\"interval_ms\":24}", "interval_ms"},
+		{"{\"interval_ms\":10001}", "interval_ms"},
+		{"{\"interval_ms\":100.5}", "interval_ms"},
+		{"{\"interval_ms\":\"100ms\"}", "interval_ms"},
+		{"{\"timeout_ms\":99}", "timeout_ms"},
+		{"{\"standby\":\"A\"}", "standby"},
+		{"{\"standby\":5}", "standby"},
+		{"{\"server\":\"a\"}", "server"},
+	};
+	for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+		int rc = read_protection(wrong[i].text, &r, &problem);
+		expect_field(&problem, rc, wrong[i].field);
+	}
+	assert_int_equal(model_protection_read(NULL, &r, &problem), 0);
+	assert_false(r.has_standby);
+	assert_int_equal(r.interval_ms, 0);
+	assert_int_equal(read_protection("{}", &r, &problem), 0);
+	assert_false(r.has_standby);
+	assert_int_equal(read_protection("{\"standby\":null}", &r, &problem), 0);
+	assert_true(r.has_standby);
+	assert_string_equal(r.standby, "");
+	assert_int_equal(
+		read_protection("{\"standby\":\"a-right\",\"interval_ms\":25,\"timeout_ms\":10000}",
+			&r, &problem),
+		0);
+	assert_string_equal(r.standby, "a-right");
+	assert_int_equal(r.interval_ms, 25);
+	assert_int_equal(r.timeout_ms, 10000);
+}
+
 static void test_macs_differ(void **state)
 {
 	(void)state;
@@ -350,6 +398,7 @@ int main(void)
 		cmocka_unit_test(test_a_server_may_have_a_hostd),
 		cmocka_unit_test(test_json_reads_back),
 		cmocka_unit_test(test_patch),
+		cmocka_unit_test(test_protection_fields),
 		cmocka_unit_test(test_macs_differ),
 		cmocka_unit_test(test_range),
 	};

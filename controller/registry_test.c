@@ -620,6 +620,322 @@ static void test_operations_are_limited(void **state)
 	assert_int_equal(store_commit(f->store), 0);
 }
 
+/* ---- protection ---------------------------------------------------------------------------- */
+
+/* The CVM of site a runs on a-left; a-right and a-third could have its standby. */
+static void populate_for_protection(struct fixture *f)
+{
+	static const char *const more[] = {"a-right", "a-third"};
+	struct problem problem = {0};
+	struct server *servers;
+	struct cvm cvm;
+	size_t n;
+	int64_t op;
+	populate(f);
+	for (size_t i = 0; i < 2; i++) {
+		struct server server = make_server(more[i], "a");
+		snprintf(server.hostd, sizeof(server.hostd), "unix:/%s", more[i]);
+		assert_int_equal(registry_server_create(f->store, &server, false, &problem), 0);
+	}
+	assert_int_equal(store_server_list(f->store, &servers, &n), 0);
+	for (size_t i = 0; i < n; i++) {
+		snprintf(servers[i].hostd, sizeof(servers[i].hostd), "unix:/%s", servers[i].name);
+		assert_int_equal(store_server_update(f->store, &servers[i]), 0);
+	}
+	free(servers);
+	assert_int_equal(store_cvm_get(f->store, "a", &cvm), 0);
+	cvm.state = PORT_ACTIVE;
+	cvm.started = true;
+	assert_int_equal(store_cvm_update(f->store, &cvm), 0);
+	assert_int_equal(store_operation_of(f->store, "cvm/a", &op), 0);
+	struct operation done;
+	assert_int_equal(store_operation_get(f->store, op, &done), 0);
+	done.state = OPERATION_SUCCEEDED;
+	assert_int_equal(store_operation_update(f->store, &done), 0);
+}
+
+static void end_operation(struct fixture *f, struct operation *op)
+{
+	op->state = OPERATION_SUCCEEDED;
+	assert_int_equal(store_operation_update(f->store, op), 0);
+}
+
+static int protect(
+	struct fixture *f, const struct protection_request *request, struct problem *problem)
+{
+	struct operation op = make_operation("cvm/a");
+	*problem = (struct problem){0};
+	int rc = registry_cvm_protect(f->store, "a", request, &op, reachable, NULL, problem);
+	if (rc == 0)
+		end_operation(f, &op);
+	return rc;
+}
+
+static struct protection get_protection(struct fixture *f)
+{
+	struct protection protection;
+	assert_int_equal(store_protection_get(f->store, "a", &protection), 0);
+	return protection;
+}
+
+static void set_protection(
+	struct fixture *f, enum protection_state state, const char *standby_or_null)
+{
+	struct protection protection = get_protection(f);
+	struct server server = {.id = 0};
+	if (standby_or_null != NULL)
+		assert_int_equal(store_server_get(f->store, standby_or_null, &server), 0);
+	protection.state = state;
+	protection.standby_id = server.id;
+	assert_int_equal(store_protection_put(f->store, &protection), 0);
+}
+
+static void test_what_is_asked_for_is_kept(void **state)
+{
+	struct fixture *f = *state;
+	struct problem problem;
+	populate_for_protection(f);
+	assert_int_equal(protect(f, &(struct protection_request){0}, &problem), 0);
+	struct protection p = get_protection(f);
+	assert_int_equal(p.interval_ms, 100);
+	assert_int_equal(p.timeout_ms, 1000);
+	assert_int_equal(p.state, PROTECTION_NONE);
+	assert_int_equal(p.standby_id, 0);
+	assert_string_equal(p.wanted_server, "");
+
+	/* What isn't said stays. */
+	assert_int_equal(protect(f, &(struct protection_request){.interval_ms = 25}, &problem), 0);
+	struct protection_request third = {.has_standby = true, .standby = "a-third"};
+	assert_int_equal(protect(f, &third, &problem), 0);
+	p = get_protection(f);
+	assert_int_equal(p.interval_ms, 25);
+	assert_string_equal(p.wanted_server, "a-third");
+	assert_int_equal(
+		protect(f, &(struct protection_request){.has_standby = true}, &problem), 0);
+	assert_string_equal(get_protection(f).wanted_server, "");
+
+	/* All of it survives. */
+	p.failovers = 3;
+	p.last = (struct failover){.time_ms = 7,
+		.why = FAILOVER_TRUNK_DOWN,
+		.from = "a-left",
+		.to = "a-third",
+		.fenced_us = 5,
+		.running_us = 6,
+		.detail = "how it went"};
+	p.ending = true;
+	p.state = PROTECTION_TAKEOVER;
+	struct server server;
+	assert_int_equal(store_server_get(f->store, "a-third", &server), 0);
+	p.standby_id = server.id;
+	snprintf(p.standby, sizeof(p.standby), "a-third");
+	assert_int_equal(store_protection_put(f->store, &p), 0);
+	store_close(f->store);
+	open_store(f);
+	struct protection stored = get_protection(f);
+	assert_string_equal(stored.standby, "a-third");
+	assert_int_equal(stored.state, PROTECTION_TAKEOVER);
+	assert_true(stored.ending);
+	assert_int_equal(stored.failovers, 3);
+	assert_int_equal(stored.last.time_ms, 7);
+	assert_int_equal(stored.last.why, FAILOVER_TRUNK_DOWN);
+	assert_string_equal(stored.last.to, "a-third");
+	assert_int_equal(stored.last.running_us, 6);
+	assert_string_equal(stored.last.detail, "how it went");
+}
+
+static void test_what_cannot_be_protected(void **state)
+{
+	struct fixture *f = *state;
+	struct problem problem = {0};
+	struct server server;
+	struct protection found;
+	struct operation op = make_operation("cvm/b");
+	populate_for_protection(f);
+	struct protection_request request = {.has_standby = true, .standby = "a-left"};
+	expect(&problem, protect(f, &request, &problem), 422, "/standby"); /* is there itself */
+	snprintf(request.standby, sizeof(request.standby), "nobody");
+	expect(&problem, protect(f, &request, &problem), 422, "/standby");
+	snprintf(request.standby, sizeof(request.standby), "b-left");
+	expect(&problem, protect(f, &request, &problem), 422, "/standby");
+	assert_int_equal(store_server_get(f->store, "a-third", &server), 0);
+	server.hostd[0] = '\0';
+	assert_int_equal(store_server_update(f->store, &server), 0);
+	snprintf(request.standby, sizeof(request.standby), "a-third");
+	expect(&problem, protect(f, &request, &problem), 409, NULL);
+	assert_string_equal(problem.type, "not-protectable");
+	/* The primary's server needs one, too. */
+	assert_int_equal(store_server_get(f->store, "a-left", &server), 0);
+	server.hostd[0] = '\0';
+	assert_int_equal(store_server_update(f->store, &server), 0);
+	request.has_standby = false;
+	expect(&problem, protect(f, &request, &problem), 409, NULL);
+	assert_non_null(strstr(problem.detail, "a-left"));
+	assert_int_equal(store_protection_get(f->store, "a", &found), ENOENT);
+
+	/* The CVM of site b isn't made yet, and nobody protects it. */
+	problem = (struct problem){0};
+	expect(&problem,
+		registry_cvm_protect(f->store, "b", &request, &op, reachable, NULL, &problem), 409,
+		NULL);
+	op = make_operation("cvm/a");
+	problem = (struct problem){0};
+	expect(&problem, registry_cvm_unprotect(f->store, "a", &op, &problem), 409, NULL);
+	assert_string_equal(problem.type, "not-protected");
+	problem = (struct problem){0};
+	expect(&problem, registry_cvm_failover(f->store, "a", &op, &problem), 409, NULL);
+}
+
+static int place_standby(
+	struct fixture *f, int64_t avoid, struct protection *protection, struct problem *problem)
+{
+	*problem = (struct problem){0};
+	return registry_standby_place(f->store, "a", avoid, reachable, NULL, protection, problem);
+}
+
+static void test_where_a_standby_goes(void **state)
+{
+	struct fixture *f = *state;
+	struct problem problem;
+	struct protection p;
+	struct server right, third;
+	populate_for_protection(f);
+	assert_int_equal(store_server_get(f->store, "a-right", &right), 0);
+	assert_int_equal(store_server_get(f->store, "a-third", &third), 0);
+	struct protection_request request = {.has_standby = true, .standby = "a-third"};
+	assert_int_equal(protect(f, &request, &problem), 0);
+	assert_int_equal(place_standby(f, 0, &p, &problem), 0);
+	assert_string_equal(p.standby, "a-third");
+	p = get_protection(f);
+	assert_int_equal(p.state, PROTECTION_STARTING);
+	assert_int_equal(p.standby_id, third.id);
+	/* There is one already. */
+	expect(&problem, place_standby(f, 0, &p, &problem), 409, NULL);
+
+	/* The wanted one is out of service: another has to do. */
+	set_protection(f, PROTECTION_NONE, NULL);
+	assert_int_equal(store_server_set_drained(f->store, third.id, true), 0);
+	assert_int_equal(place_standby(f, 0, &p, &problem), 0);
+	assert_string_equal(p.standby, "a-right");
+	/* None is left. */
+	set_protection(f, PROTECTION_NONE, NULL);
+	expect(&problem, place_standby(f, right.id, &p, &problem), 409, NULL);
+	assert_int_equal(get_protection(f).state, PROTECTION_NONE);
+	/* Not without a hostd. */
+	right.hostd[0] = '\0';
+	assert_int_equal(store_server_update(f->store, &right), 0);
+	expect(&problem, place_standby(f, 0, &p, &problem), 409, NULL);
+	/* Nor for one that isn't wanted any more, or is moved. */
+	assert_int_equal(store_server_set_drained(f->store, third.id, false), 0);
+	p = get_protection(f);
+	p.ending = true;
+	assert_int_equal(store_protection_put(f->store, &p), 0);
+	expect(&problem, place_standby(f, 0, &p, &problem), 409, NULL);
+}
+
+static void test_a_standby_needs_memory(void **state)
+{
+	struct fixture *f = *state;
+	struct problem problem;
+	struct protection p;
+	struct server right, third;
+	populate_for_protection(f);
+	assert_int_equal(store_server_get(f->store, "a-right", &right), 0);
+	assert_int_equal(store_server_get(f->store, "a-third", &third), 0);
+	right.memory_mib = 300; /* one CVM */
+	third.memory_mib = 256; /* none */
+	assert_int_equal(store_server_update(f->store, &right), 0);
+	assert_int_equal(store_server_update(f->store, &third), 0);
+	assert_int_equal(protect(f, &(struct protection_request){0}, &problem), 0);
+	assert_int_equal(place_standby(f, 0, &p, &problem), 0);
+	assert_string_equal(p.standby, "a-right");
+	/* Now nothing else fits there, */
+	struct port port =
+		make_port("green-a", "green", "a", "cust1", "192.168.1.1/30", "192.168.1.2");
+	snprintf(port.wanted_server, sizeof(port.wanted_server), "a-right");
+	assert_int_equal(create_port(f, &port, &problem), -1);
+	assert_string_equal(problem.type, "exhausted");
+	/* but the CVM itself, which takes its standby's place. */
+	set_protection(f, PROTECTION_WHOLE, "a-right");
+	struct operation op = make_operation("cvm/a");
+	problem = (struct problem){0};
+	assert_int_equal(
+		registry_cvm_move(f->store, "a", "a-right", &op, reachable, NULL, &problem), 0);
+}
+
+static void test_nothing_gets_between_a_takeover(void **state)
+{
+	struct fixture *f = *state;
+	struct problem problem;
+	struct operation op = make_operation("cvm/a");
+	populate_for_protection(f);
+	assert_int_equal(protect(f, &(struct protection_request){0}, &problem), 0);
+	set_protection(f, PROTECTION_SYNCING, "a-right");
+	problem = (struct problem){0};
+	expect(&problem, registry_cvm_failover(f->store, "a", &op, &problem), 409, NULL);
+	set_protection(f, PROTECTION_TAKEOVER, "a-right");
+	problem = (struct problem){0};
+	expect(&problem, registry_cvm_move(f->store, "a", "", &op, reachable, NULL, &problem), 409,
+		NULL);
+	expect(&problem, protect(f, &(struct protection_request){0}, &problem), 409, NULL);
+	problem = (struct problem){0};
+	expect(&problem, registry_server_delete(f->store, "a-right", &problem), 409, NULL);
+	assert_non_null(strstr(problem.detail, "unprotect a"));
+	set_protection(f, PROTECTION_WHOLE, "a-right");
+	problem = (struct problem){0};
+	assert_int_equal(registry_cvm_failover(f->store, "a", &op, &problem), 0);
+	/* One thing at a time. */
+	struct operation other = make_operation("cvm/a");
+	expect(&problem, registry_cvm_unprotect(f->store, "a", &other, &problem), 409, NULL);
+	end_operation(f, &op);
+	problem = (struct problem){0};
+	assert_int_equal(registry_cvm_unprotect(f->store, "a", &other, &problem), 0);
+	assert_true(get_protection(f).ending);
+}
+
+static void test_void_copies(void **state)
+{
+	struct fixture *f = *state;
+	struct problem problem;
+	struct void_copy *voids;
+	struct server right, third;
+	struct cvm cvm;
+	struct protection p;
+	size_t n;
+	populate_for_protection(f);
+	assert_int_equal(store_server_get(f->store, "a-right", &right), 0);
+	assert_int_equal(store_server_get(f->store, "a-third", &third), 0);
+	assert_int_equal(store_cvm_get(f->store, "a", &cvm), 0);
+	assert_int_equal(protect(f, &(struct protection_request){0}, &problem), 0);
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(store_void_add(f->store, cvm.site_id, right.id), 0);
+		assert_int_equal(store_void_add(f->store, cvm.site_id, third.id), 0);
+	}
+	assert_int_equal(store_void_list(f->store, &voids, &n), 0);
+	assert_int_equal(n, 2);
+	assert_string_equal(voids[0].server, "a-right");
+	assert_string_equal(voids[0].site, "a");
+	assert_string_equal(voids[0].uuid, cvm.uuid);
+	free(voids);
+	/* Where a new one is placed it isn't void. */
+	assert_int_equal(place_standby(f, right.id, &p, &problem), 0);
+	assert_string_equal(p.standby, "a-third");
+	assert_int_equal(store_void_list(f->store, &voids, &n), 0);
+	assert_int_equal(n, 1);
+	assert_int_equal(voids[0].server_id, right.id);
+	free(voids);
+	/* A server that is taken away takes it along. */
+	problem = (struct problem){0};
+	assert_int_equal(registry_server_delete(f->store, "a-right", &problem), 0);
+	assert_int_equal(store_void_list(f->store, &voids, &n), 0);
+	assert_int_equal(n, 0);
+	free(voids);
+	assert_int_equal(store_void_remove(f->store, cvm.site_id, right.id), 0);
+	/* With the CVM goes everything. */
+	assert_int_equal(registry_cvm_remove(f->store, &cvm), 0);
+	assert_int_equal(store_protection_get(f->store, "a", &p), ENOENT);
+}
+
 static void test_not_a_database(void **state)
 {
 	struct fixture *f = *state;
@@ -660,6 +976,12 @@ int main(void)
 		TEST(test_double_allocation_is_impossible),
 		TEST(test_events_are_limited),
 		TEST(test_operations_are_limited),
+		TEST(test_what_is_asked_for_is_kept),
+		TEST(test_what_cannot_be_protected),
+		TEST(test_where_a_standby_goes),
+		TEST(test_a_standby_needs_memory),
+		TEST(test_nothing_gets_between_a_takeover),
+		TEST(test_void_copies),
 		TEST(test_not_a_database),
 	};
 	return cmocka_run_group_tests_name("registry", tests, NULL, NULL);

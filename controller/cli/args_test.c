@@ -121,7 +121,23 @@ static void test_bodies(void **state)
 	assert_body("port set p --ce-mac 52:54:00:00:00:01", "{\"ce_mac\":\"52:54:00:00:00:01\"}");
 	assert_body("customer create green", "{\"name\":\"green\"}");
 	assert_body("cvm create a", "{\"site\":\"a\"}");
+	assert_body("cvm protect a", "{}");
+	assert_body("cvm protect a --standby a-right --interval 100ms --timeout 2s",
+		"{\"standby\":\"a-right\",\"interval_ms\":100,\"timeout_ms\":2000}");
+	assert_body("cvm protect a --standby none --interval 50",
+		"{\"standby\":null,\"interval_ms\":50}");
 	assert_body("pvm signal p pvmd KILL", "{\"process\":\"pvmd\",\"signal\":\"KILL\"}");
+}
+
+static void test_times(void **state)
+{
+	(void)state;
+	static const char *const wrong[] = {"", "ms", "1m", "-5", "1.5s", "100msec"};
+	for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+		char line[64];
+		snprintf(line, sizeof(line), "cvm protect a --interval=%s", wrong[i]);
+		assert_refused(line, "is not a time like 100ms or 2s");
+	}
 }
 
 static void test_unknown_words_name_the_nearest(void **state)
@@ -258,6 +274,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_global_options_stand_anywhere),
 		cmocka_unit_test(test_bodies),
+		cmocka_unit_test(test_times),
 		cmocka_unit_test(test_unknown_words_name_the_nearest),
 		cmocka_unit_test(test_a_hostile_word_is_made_visible),
 		cmocka_unit_test(test_incomplete_lines),

@@ -434,6 +434,31 @@ def test_a_drained_server_gets_no_vms(bench):
     refused(api, api("POST", "/v1/ports", port()), 503)
 
 
+# ---- protection ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("body, status, field, word", [
+    ({"interval_ms": 24}, 422, "/interval_ms", "25 to 10000"),
+    ({"interval_ms": "100ms"}, 422, "/interval_ms", "whole number"),
+    ({"timeout_ms": 10001}, 422, "/timeout_ms", "100 to 10000"),
+    ({"standby": 7}, 422, "/standby", "string"),
+    ({"server": "a-left"}, 422, "/server", "no such field"),
+    ([], 422, "", "object"),
+    ({}, 409, None, "not-ready"),  # the CVM of this bench is half made
+    (None, 409, None, "not-ready"),
+])
+def test_wrong_protections(api, body, status, field, word):
+    refused(api, api("POST", "/v1/cvms/a/protect", body), status, field, word)
+
+
+def test_protection_of_what_isnt_protected(api):
+    refused(api, api("POST", "/v1/cvms/nobody/protect"), 404)
+    refused(api, api("POST", "/v1/cvms/a/unprotect"), 409, None, "cvm protect a")
+    refused(api, api("POST", "/v1/cvms/a/failover"), 409, None, "not-protected")
+    refused(api, api("POST", "/v1/cvms/nobody/failover"), 404)
+    assert api("GET", "/v1/cvms/a").body["protection"] is None
+
+
 # ---- HTTP ----------------------------------------------------------------------------------
 
 
