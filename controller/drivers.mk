@@ -3,7 +3,7 @@
 # Link $(LIBDRIVERS) before $(LIBCOMMON), and $(DRIVERS_LIBS) $(COMMON_LIBS) behind them.
 
 DRIVERS_SOURCES := $(addprefix controller/,fabric.c fabric_flows.c fabric_rules.c guest.c hostd_client.c hypervisor.c \
-	hypervisor_xml.c)
+	hypervisor_xml.c libvirt_fix.c)
 LIBDRIVERS := $(B)/libdrivers.a
 DRIVERS_LIBS = -lvirt -lxml2 $(OVS_LIBS)
 
@@ -30,3 +30,8 @@ $(B)/tests/controller/$(1)_test: $(B)/obj/controller/$(1)_test.o $(B)/obj/contro
 UNIT_TESTS += $(B)/tests/controller/$(1)_test
 endef
 $(foreach t,fabric_rules hypervisor_xml,$(eval $(call drivers_unit_test,$(t))))
+
+$(B)/tests/controller/libvirt_fix_test: $(B)/obj/controller/libvirt_fix_test.o $(B)/obj/controller/libvirt_fix.o
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -o $@ $^ -lvirt -lcmocka
+UNIT_TESTS += $(B)/tests/controller/libvirt_fix_test

@@ -16,6 +16,7 @@
 #include "common/log.h"
 #include "controller/hypervisor_internal.h"
 #include "controller/hypervisor_xml.h"
+#include "controller/libvirt_fix.h"
 
 /* Lost after one probe and KEEPALIVE_COUNT unanswered ones more: HV_KEEPALIVE_MS. */
 #define KEEPALIVE_S 5
@@ -86,7 +87,7 @@ static void library_init(void)
 	pthread_t thread;
 
 	virSetErrorFunc(NULL, drop_error); /* it would write to standard error */
-	if (virInitialize() < 0 || virEventRegisterDefaultImpl() < 0 ||
+	if (libvirt_fix_init() || virInitialize() < 0 || virEventRegisterDefaultImpl() < 0 ||
 		start_thread(&thread, run_events, NULL)) {
 		log_error("can't start libvirt's event loop why=\"%s\"", hv_libvirt_error());
 		abort();
