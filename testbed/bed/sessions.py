@@ -29,13 +29,13 @@ def _bird(edge):
 
 def _frr(edge):
     out = json.loads(customer.vtysh(edge, "show bgp summary json"))
-    return {address: (peer["state"], peer.get("peerUptimeEstablishedEpoch"))
+    return {address: (peer["state"], peer["connectionsEstablished"], peer["connectionsDropped"])
             for family in out.values() if isinstance(family, dict)
             for address, peer in family.get("peers", {}).items()}
 
 
 def edge_sessions(edge):
-    """{session: (state, since)} at a customer edge."""
+    """{session: (state, since, or how often established and dropped)} at a customer edge."""
     return (_frr if edge.daemon == "frr" else _bird)(edge)
 
 

@@ -60,6 +60,7 @@ class Daemon:
 
     def ended(self, status):
         self.pid, self.status, self.kill_at = None, os.waitstatus_to_exitcode(status), None
+        print(f"{time.strftime('%H:%M:%S')} {self.name} ended with {self.status}", flush=True)
         if self.restart:
             self.again_at = time.monotonic() + RESTART_PAUSE
 
