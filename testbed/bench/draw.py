@@ -79,7 +79,7 @@ def soak(failures, kinds, promised, out):
         mine = [f for f in failures if f["kind"] == kind and f.get("speaking_ms")]
         for column, (name, color, label) in enumerate((
                 ("speaking_ms", COLORS["edgeplex"], "until the standby spoke"),
-                ("detection_ms", COLORS["live"], "of which: until it was noticed"))):
+                ("detection_ms", COLORS["live"], "of which: until the controller was sure"))):
             axes.plot([place + (column - 0.5) * 0.3] * len(mine), [f[name] for f in mine], "o", color=color,
                       alpha=0.5, markersize=5, label=None if place else label)
         axes.plot([place - 0.4, place + 0.4], [promised[kind]] * 2, color=COLORS["restart"], linestyle=":",
