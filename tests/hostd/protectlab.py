@@ -167,33 +167,41 @@ class Protected:
     def __init__(self, lab, watched=True, mem_kib=MEM_KIB):
         self.lab, self.ns = lab, lab.netns("sw")
         self.watched, self.mem_kib = watched, mem_kib
-        for argv in (["link", "set", "lo", "up"], ["link", "add", "br0", "type", "bridge"],
-                     ["addr", "add", f"{PEER}/24", "dev", "br0"], ["link", "set", "br0", "up"]):
-            lab.run(self.ns, ["ip", *argv])
+        lab.run(self.ns, ["ip", "link", "set", "lo", "up"])
         self.certificates = Certificates(lab)
         for name in ("hostd-a", "hostd-b"):
             self.certificates.issue(name)
         self.a = Hostd(lab, self.ns, "hostd-a", 7001)
         self.b = Hostd(lab, self.ns, "hostd-b", 7002)
-        self.initrd = make_initrd(lab)
+        self.make_network()
         self.uuid = str(uuid.uuid4())
         self.made, self.primary, self.standby = 0, None, None
         self.boot()
 
+    def make_network(self):
+        """What there is besides the VM."""
+        for argv in (["link", "add", "br0", "type", "bridge"], ["addr", "add", f"{PEER}/24", "dev", "br0"],
+                     ["link", "set", "br0", "up"]):
+            self.lab.run(self.ns, ["ip", *argv])
+        self.vm_options = {"initrd": make_initrd(self.lab), "append": f"load.address={GUEST}"}
+        self.bridges = ["br0"]
+
     def _vm(self, incoming):
-        tap = f"t{self.made}"
+        taps = [f"t{self.made}n{i}" for i in range(len(self.bridges))]
         self.made += 1
-        self.lab.run(self.ns, ["ip", "tuntap", "add", tap, "mode", "tap", "vnet_hdr"])
-        self.lab.run(self.ns, ["ip", "link", "set", tap, "master", "br0", "up"])
-        vm = Vm(self.lab, f"vm-{tap}", incoming=incoming, watched=self.watched, mem_kib=self.mem_kib,
-                ns=self.ns, taps=[tap], initrd=self.initrd, append=f"load.address={GUEST}")
-        vm.tap = tap
+        for tap, bridge in zip(taps, self.bridges):
+            self.lab.run(self.ns, ["ip", "tuntap", "add", tap, "mode", "tap", "vnet_hdr"])
+            self.lab.run(self.ns, ["ip", "link", "set", tap, "master", bridge, "up"])
+        vm = Vm(self.lab, f"vm-{self.made}", incoming=incoming, watched=self.watched, mem_kib=self.mem_kib,
+                ns=self.ns, taps=taps, **self.vm_options)
+        vm.taps = taps
         return vm
 
     def end_vm(self, vm):
         if vm is not None:
             vm.end()
-            self.lab.run(self.ns, ["ip", "link", "del", vm.tap], check=False)
+            for tap in vm.taps:
+                self.lab.run(self.ns, ["ip", "link", "del", tap], check=False)
 
     def boot(self):
         """A fresh primary."""
@@ -238,7 +246,8 @@ class Protected:
                           f"epoch {end}")
 
     def fence(self, vm):
-        self.lab.run(self.ns, ["ip", "link", "set", vm.tap, "nomaster"], check=False)
+        for tap in vm.taps:
+            self.lab.run(self.ns, ["ip", "link", "set", tap, "nomaster"], check=False)
 
     def activate(self):
         return self.b.call("standby.activate", uuid=self.uuid, fenced=True)
