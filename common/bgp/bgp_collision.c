@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 
 /*
+ * Sessions' connections.
+ *
  * When both sides connect at once, one connection wins (RFC 4271 section 6.8). bgpd loses some of
  * the winners: the session comes up, falls, and comes up again a second later. Three corrections:
  *
@@ -17,6 +19,7 @@
 
 #include <zebra.h>
 
+#include <netinet/tcp.h>
 #include <sys/socket.h>
 
 #include "monotime.h"
@@ -37,6 +40,20 @@ int __real_bgp_event_update(struct peer *peer, enum bgp_fsm_events event);
 int __wrap_bgp_event_update(struct peer *peer, enum bgp_fsm_events event);
 
 /*
+ * bgpd gathers what it writes itself. The kernel would hold an update back besides, until all that
+ * was sent before is acknowledged (Nagle's algorithm), which takes an interval more where the
+ * output of a protected VM is held for its checkpoints.
+ */
+static void send_at_once(int fd)
+{
+	int on = 1;
+
+	if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) < 0)
+		zlog_warn("can't set TCP_NODELAY on a session: %s; updates may be late",
+			strerror(errno));
+}
+
+/*
  * Called where a connection opens, and in peer_xfer_conn() when the peer has taken over state and
  * socket of the winner: only there is a configured peer in OpenConfirm.
  */
@@ -44,6 +61,7 @@ int __wrap_bgp_getsockname(struct peer *peer)
 {
 	if (peer->status == OpenConfirm && CHECK_FLAG(peer->flags, PEER_FLAG_CONFIG_NODE))
 		BGP_EVENT_FLUSH(peer);
+	send_at_once(peer->fd);
 	return __real_bgp_getsockname(peer);
 }
 
