@@ -24,6 +24,7 @@
 #define FIRST_BACKOFF_MS 500
 #define MAX_BACKOFF_MS 10000
 #define CLOSE_WAIT_MS 2000
+#define OPEN_MS 30000 /* a server's first connection may take 10 s */
 #define DESTROY_TRIES 3
 
 _Static_assert(KEEPALIVE_S * 1000 * (KEEPALIVE_COUNT + 1) == HV_KEEPALIVE_MS, "keepalive");
@@ -261,7 +262,9 @@ static enum hv_accel find_accel(virConnectPtr conn)
 
 static virConnectPtr connect_once(struct hv *hv, enum hv_accel *accel, int *event_id)
 {
+	libvirt_fix_limit(OPEN_MS);
 	virConnectPtr conn = virConnectOpen(hv->uri);
+	libvirt_fix_limit(0);
 
 	*event_id = -1;
 	if (!conn)

@@ -6,7 +6,14 @@
 #include <cmocka.h>
 
 #include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
 #include <libvirt/libvirt.h>
+#include <libvirt/virterror.h>
 
 #include "controller/libvirt_fix.h"
 
@@ -65,9 +72,52 @@ static void test_watch_goes_with_its_thread(void **state)
 	assert_true(is_destroyed(watch));
 }
 
+/* Nobody wakes this one: the loop ends all the same, as a wake-up that was lost would have it. */
+static void test_nobody_waits_for_ever(void **state)
+{
+	void *(*context_new)(void) = glib("g_main_context_new");
+	void *(*loop_new)(void *, int) = glib("g_main_loop_new");
+	void *(*timeout_new)(unsigned) = glib("g_timeout_source_new");
+	void (*set_callback)(void *, int (*)(void *), void *, void *) =
+		glib("g_source_set_callback");
+	unsigned (*attach)(void *, void *) = glib("g_source_attach");
+	void (*run)(void *) = glib("g_main_loop_run");
+	void *context = context_new(), *watch = timeout_new(3600000);
+
+	(void)state;
+	loop = loop_new(context, 0);
+	set_callback(watch, never, NULL, NULL);
+	assert_true(attach(watch, context) > 0);
+	run(loop);
+}
+
+/* A libvirtd that accepts and says nothing. */
+static void test_open_has_a_limit(void **state)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	char dir[] = "/tmp/edgeplex-libvirt-XXXXXX", uri[160];
+	int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	(void)state;
+	assert_non_null(mkdtemp(dir));
+	snprintf(address.sun_path, sizeof(address.sun_path), "%s/sock", dir);
+	assert_int_equal(bind(listener, (struct sockaddr *)&address, sizeof(address)), 0);
+	assert_int_equal(listen(listener, 4), 0);
+	snprintf(uri, sizeof(uri), "qemu:///system?socket=%s", address.sun_path);
+	libvirt_fix_limit(300);
+	assert_null(virConnectOpen(uri));
+	libvirt_fix_limit(0);
+	assert_string_not_equal(virGetLastErrorMessage(), "no error");
+	close(listener);
+	unlink(address.sun_path);
+	rmdir(dir);
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(test_watch_goes_with_its_thread)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_watch_goes_with_its_thread),
+		cmocka_unit_test(test_nobody_waits_for_ever),
+		cmocka_unit_test(test_open_has_a_limit)};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
