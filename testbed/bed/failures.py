@@ -28,6 +28,7 @@ import struct
 import subprocess
 import threading
 import time
+from contextlib import suppress
 
 from lib import lab
 
@@ -222,7 +223,8 @@ class ServerDeath(Unplugged):
         for link in self._links:
             link.set_up(False)
         for pid in self._pids:
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # some of libvirtd's don't live long
+                os.kill(pid, signal.SIGKILL)
         host.ask({"do": "kill", "names": self._daemons})  # so that they stay dead
 
     def _repair(self):
