@@ -1023,7 +1023,7 @@ struct fleet *fleet_start(struct store *store, const struct fleet_options *optio
 		fleet->has_sweeper = err == 0;
 	}
 	if (err == 0)
-		err = fleet_protect_start(fleet);
+		err = fleet_reaper_start(fleet);
 	if (err != 0) {
 		fleet_shutdown(fleet);
 		fleet_free(fleet);
@@ -1055,6 +1055,7 @@ void fleet_free(struct fleet *fleet)
 	if (fleet->has_sweeper)
 		pthread_join(fleet->sweeper, NULL);
 	fleet_protect_free(fleet);
+	fleet_reaper_end(fleet);
 	fleet_moves_free(fleet);
 	while (fleet->sites != NULL)
 		site_retire(fleet, fleet->sites);

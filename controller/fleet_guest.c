@@ -138,6 +138,14 @@ static struct fleet_vm *lock_vm(
 	}
 }
 
+static bool is_replaced(struct fleet *fleet, const struct fleet_vm *vm)
+{
+	pthread_mutex_lock(&fleet->lock);
+	bool replaced = vm->removed;
+	pthread_mutex_unlock(&fleet->lock);
+	return replaced;
+}
+
 int fleet_vm_configure(struct fleet *fleet, const char *object, struct problem *problem)
 {
 	struct target target;
@@ -164,6 +172,15 @@ int fleet_vm_configure(struct fleet *fleet, const char *object, struct problem *
 		cJSON_Delete(status);
 		if (rc == 0)
 			break;
+		if (is_replaced(fleet, vm)) {
+			/* A standby took over: it is the one to be configured. */
+			pthread_mutex_unlock(&vm->life);
+			fleet_vm_unref(fleet, vm);
+			vm = lock_vm(fleet, object, &target, problem);
+			if (vm == NULL)
+				return -1;
+			continue;
+		}
 		if (err.code != JSONRPC_UNAVAILABLE)
 			problem_set(problem, 500, "configuration-refused",
 				"the VM of %s refused its configuration: %s%s%s", object,

@@ -148,6 +148,7 @@ struct fleet {
 	pthread_t reaper; /* destroys void copies, and frees VMs' entries that were replaced */
 	bool has_reaper, reaper_kicked;
 	pthread_cond_t reaper_cond;
+	int64_t reap_failed;                  /* the server of which it complained last; its own */
 	int64_t reaping_site, reaping_server; /* whose copy it works on; 0: none */
 	pthread_cond_t reaped;
 	struct fleet_vm *retired;
@@ -278,9 +279,23 @@ void fleet_protect_ports(struct fleet *fleet, const char *site);
 bool fleet_protect_is_noisy(struct fleet *fleet, const char *uuid);
 /* Ends the thread of a site that is removed. */
 void fleet_protect_remove(struct fleet *fleet, const char *site);
-int fleet_protect_start(struct fleet *fleet); /* the reaper; errno */
 /* After fleet_shutdown(). */
 void fleet_protect_free(struct fleet *fleet);
+
+/* ---- fleet_reaper.c ----------------------------------------------------------------------- */
+
+int fleet_reaper_start(struct fleet *fleet); /* errno */
+/* After fleet_shutdown(), when nobody retires VMs any more. */
+void fleet_reaper_end(struct fleet *fleet);
+/* There are new void copies. */
+void fleet_reaper_kick(struct fleet *fleet);
+/*
+ * Waits until it doesn't work on that server's copy of the site's CVM; it doesn't begin to, unless
+ * that is void. False: the fleet is shut down.
+ */
+bool fleet_reaper_await(struct fleet *fleet, int64_t site_id, int64_t server_id);
+/* Takes a reference to an entry that was replaced, and gives it up when nobody waits. */
+void fleet_vm_retire(struct fleet *fleet, struct fleet_vm *vm);
 
 /* ---- fleet_move.c ------------------------------------------------------------------------- */
 

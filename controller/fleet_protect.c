@@ -32,64 +32,6 @@
 #include "controller/protect_decide.h"
 #include "controller/registry.h"
 
-enum shown { SHOWN_STARTING, SHOWN_SYNCING, SHOWN_PROTECTED, SHOWN_UNPROTECTED, SHOWN_TAKEOVER };
-
-static const char *const shown_names[] = {
-	"starting", "syncing", "protected", "unprotected", "failing-over"};
-
-/* A connection to the hostd of one of the two servers. */
-struct side {
-	struct protector *protector;
-	bool is_standby;
-	struct hostd_client *client; /* NULL: none. The thread's */
-	struct fleet_server *server; /* a reference; NULL: none. The thread's */
-	char trunk[MODEL_IFNAME_SIZE];
-};
-
-struct protector {
-	struct protector *next; /* under fleet->lock */
-	struct fleet *fleet;
-	char site[MODEL_NAME_SIZE], object[48];
-	pthread_t thread;
-
-	/* Of the thread alone. */
-	struct fleet_site *fleet_site; /* a reference */
-	struct protection row;         /* as it was stored when it was last looked at */
-	struct cvm cvm;
-	struct side primary_side, standby_side;
-	char placed_for[MODEL_NAME_SIZE]; /* what was wanted when the standby was placed */
-	int64_t begun_ms, retry_ms, finish_ms, asked_ms;
-	int64_t avoid_id; /* a server where it just failed */
-	int64_t copy_since_ms;
-	double copy_bytes;
-	char told[256]; /* the reason that the newest event gave */
-
-	/* Of all, under the lock. */
-	pthread_mutex_t lock;
-	pthread_cond_t news; /* for the thread */
-	bool removed, kicked, refresh;
-	char uuid[MODEL_UUID_SIZE];
-	bool noisy;                 /* epochs go on, or may */
-	struct protect_facts facts; /* but ages and trunks, which are looked up when needed */
-	char primary_reason[256];
-	uint64_t primary_serial; /* grows with each word on it */
-	int64_t epoch_at_ms;     /* when the standby's last whole epoch came; 0: none */
-	int64_t alarm_us;        /* since when something is wrong; 0: nothing is */
-	int64_t ports_us;        /* when the switch's ports changed last */
-	int64_t unheard_since_ms;
-	cJSON *figures; /* the newest status of the primary */
-	int64_t figures_ms;
-	enum shown shown;
-	char reason[256];
-	int64_t since_ms;   /* real time */
-	uint64_t looked_at; /* the store's generation that the last complete pass saw */
-	enum fleet_protect_stage stage;
-	unsigned failures; /* of attempts to have a standby */
-	char failure[256];
-	bool asked;
-	char ask_failure[256];
-};
-
 static int64_t now_us(void)
 {
 	struct timespec now;
@@ -118,7 +60,7 @@ static const char *text(const cJSON *object, const char *name)
 
 /* ---- what is heard ------------------------------------------------------------------------- */
 
-static void alarm_locked(struct protector *p)
+void fleet_protector_alarm(struct protector *p)
 {
 	if (p->alarm_us == 0)
 		p->alarm_us = now_us();
@@ -141,7 +83,7 @@ static void hear_primary_locked(struct protector *p, const cJSON *status)
 	}
 	if (p->facts.primary != before &&
 		(p->facts.primary == PRIMARY_DEAD || p->facts.primary == PRIMARY_SILENT))
-		alarm_locked(p);
+		fleet_protector_alarm(p);
 }
 
 static void hear_standby_locked(struct protector *p, const cJSON *status)
@@ -156,14 +98,14 @@ static void hear_standby_locked(struct protector *p, const cJSON *status)
 	p->facts.silent = silent;
 	p->facts.standby = state;
 	if (worse) {
-		alarm_locked(p);
-		p->asked_ms = 0;
+		fleet_protector_alarm(p);
+		p->ask_again = true;
 	}
 }
 
 static void on_hostd_changed(void *ctx, const cJSON *status)
 {
-	struct side *side = ctx;
+	struct protector_side *side = ctx;
 	struct protector *p = side->protector;
 	pthread_mutex_lock(&p->lock);
 	if (status == NULL && side->is_standby) {
@@ -173,7 +115,7 @@ static void on_hostd_changed(void *ctx, const cJSON *status)
 		/* Its last word stays good if it was one. */
 		if (p->facts.primary == PRIMARY_PROTECTED || p->facts.primary == PRIMARY_SYNCING) {
 			p->facts.primary = PRIMARY_UNKNOWN;
-			alarm_locked(p);
+			fleet_protector_alarm(p);
 		}
 	} else if (strcasecmp(text(status, "uuid"), p->uuid) == 0) {
 		const char *role = text(status, "role");
@@ -231,7 +173,7 @@ bool fleet_protect_is_noisy(struct fleet *fleet, const char *uuid)
 /* ---- what is shown ------------------------------------------------------------------------- */
 
 __attribute__((format(printf, 3, 4))) static void show(
-	struct protector *p, enum shown shown, const char *fmt, ...)
+	struct protector *p, enum protector_shown shown, const char *fmt, ...)
 {
 	char reason[sizeof(p->reason)];
 	va_list args;
@@ -246,10 +188,10 @@ __attribute__((format(printf, 3, 4))) static void show(
 	pthread_mutex_unlock(&p->lock);
 }
 
-static enum shown get_shown(struct protector *p)
+static enum protector_shown get_shown(struct protector *p)
 {
 	pthread_mutex_lock(&p->lock);
-	enum shown shown = p->shown;
+	enum protector_shown shown = p->shown;
 	pthread_mutex_unlock(&p->lock);
 	return shown;
 }
@@ -261,7 +203,10 @@ static void set_stage(struct protector *p, enum fleet_protect_stage stage)
 	pthread_mutex_unlock(&p->lock);
 }
 
-/* Shows that there is no protection, and tells why unless that was told last. */
+/*
+ * Shows that there is no protection, and tells why: when it is lost, and then now and again if
+ * there is another reason. Attempts that fail in turn, each for a reason of its own, aren't news.
+ */
 __attribute__((format(printf, 2, 3))) static void show_unprotected(
 	struct protector *p, const char *fmt, ...)
 {
@@ -272,9 +217,11 @@ __attribute__((format(printf, 2, 3))) static void show_unprotected(
 	va_end(args);
 	bool lost = get_shown(p) == SHOWN_PROTECTED;
 	show(p, SHOWN_UNPROTECTED, "%s", reason);
-	if (!lost && strcmp(p->told, reason) == 0)
+	bool recently = p->told_ms != 0 && fleet_now_ms() - p->told_ms < PROTECT_TELL_AGAIN_MS;
+	if (!lost && (recently || strcmp(p->told, reason) == 0))
 		return;
 	snprintf(p->told, sizeof(p->told), "%s", reason);
+	p->told_ms = fleet_now_ms();
 	fleet_event(p->fleet, "warning", p->object, "unprotected: %s", reason);
 }
 
@@ -288,8 +235,8 @@ static cJSON *uuid_params(const struct protector *p)
 }
 
 /* Takes `params`; NULL: only the UUID. `*result` (may be NULL) becomes the caller's. 0 or -1. */
-static int ask(struct protector *p, const struct side *side, const char *method, cJSON *params,
-	int timeout_ms, cJSON **result, struct jsonrpc_error *err)
+static int ask(struct protector *p, const struct protector_side *side, const char *method,
+	cJSON *params, int timeout_ms, cJSON **result, struct jsonrpc_error *err)
 {
 	if (params == NULL)
 		params = uuid_params(p);
@@ -300,7 +247,7 @@ static int ask(struct protector *p, const struct side *side, const char *method,
 	return rc;
 }
 
-static void side_close(struct protector *p, struct side *side)
+static void side_close(struct protector *p, struct protector_side *side)
 {
 	hostd_client_close(side->client);
 	side->client = NULL;
@@ -310,7 +257,8 @@ static void side_close(struct protector *p, struct side *side)
 }
 
 /* Connects to the server's hostd, unless that was done. 0, or -1 with `why`. */
-static int side_open(struct protector *p, struct side *side, int64_t server_id, struct why *why)
+static int side_open(
+	struct protector *p, struct protector_side *side, int64_t server_id, struct why *why)
 {
 	struct server stored;
 	if (side->server != NULL && side->server->id == server_id)
@@ -349,6 +297,7 @@ static void sides_close(struct protector *p)
 	side_close(p, &p->standby_side);
 	pthread_mutex_lock(&p->lock);
 	p->facts = (struct protect_facts){.primary = PRIMARY_UNKNOWN};
+	p->guest_serial++;
 	p->epoch_at_ms = p->alarm_us = p->unheard_since_ms = 0;
 	cJSON_Delete(p->figures);
 	p->figures = NULL;
@@ -374,7 +323,7 @@ static void ask_primary(struct protector *p, int timeout_ms)
 				   : late                          ? PRIMARY_HANGS
 								   : PRIMARY_REFUSED;
 		if (err.code == JSONRPC_UNAVAILABLE)
-			alarm_locked(p);
+			fleet_protector_alarm(p);
 	}
 	pthread_mutex_unlock(&p->lock);
 	cJSON_Delete(status);
@@ -412,41 +361,63 @@ static struct fleet_vm *ref_vm(struct protector *p)
 	return vm;
 }
 
-/* Freed by the reaper: that waits for its keeper, which may be waiting for a guest. */
-static void retire_vm(struct fleet *fleet, struct fleet_vm *vm)
+/* In a thread of its own: a guest that is gone takes its time, and there may be news meanwhile. */
+static void *asker_main(void *arg)
 {
-	pthread_mutex_lock(&fleet->lock);
-	vm->next = fleet->retired;
-	fleet->retired = vm;
-	fleet->reaper_kicked = true;
-	pthread_cond_signal(&fleet->reaper_cond);
-	pthread_mutex_unlock(&fleet->lock);
-}
-
-static void ask_guest(struct protector *p)
-{
+	struct protector *p = arg;
+	struct fleet *fleet = p->fleet;
 	struct jsonrpc_error err = {0};
 	enum protect_guest guest = GUEST_GONE;
-	struct fleet_vm *vm = ref_vm(p);
-	bool young = fleet_now_ms() - p->begun_ms < PROTECT_CHANNEL_MS;
-	/* How old the last whole epoch is, it tells only when it is asked. */
-	ask_standby(p, PROTECT_ASK_PRIMARY_MS);
+	char uuid[MODEL_UUID_SIZE];
+	pthread_mutex_lock(&p->lock);
+	snprintf(uuid, sizeof(uuid), "%s", p->uuid);
+	uint64_t serial = p->guest_serial;
+	pthread_mutex_unlock(&p->lock);
+	pthread_mutex_lock(&fleet->lock);
+	struct fleet_vm *vm = fleet_vm_find(fleet, uuid);
+	if (vm != NULL)
+		vm->refs++;
+	pthread_mutex_unlock(&fleet->lock);
 	if (vm != NULL &&
 		guest_call(vm->guest, "guest.info", NULL, PROTECT_ASK_GUEST_MS, NULL, &err) == 0)
 		guest = GUEST_ANSWERS;
 	else if (vm != NULL && guest_connected(vm->guest))
 		guest = GUEST_SLOW;
-	else if (young)
+	else if (fleet_now_ms() - p->begun_ms < PROTECT_CHANNEL_MS)
 		guest = GUEST_UNKNOWN;
-	if (vm != NULL)
-		fleet_vm_unref(p->fleet, vm);
 	pthread_mutex_lock(&p->lock);
-	p->facts.guest = guest;
-	if (guest == GUEST_ANSWERS)
-		p->unheard_since_ms = 0;
-	else if (p->unheard_since_ms == 0)
-		p->unheard_since_ms = fleet_now_ms();
+	if (serial == p->guest_serial) {
+		p->facts.guest = guest;
+		if (guest == GUEST_ANSWERS)
+			p->unheard_since_ms = 0;
+		else if (p->unheard_since_ms == 0)
+			p->unheard_since_ms = fleet_now_ms();
+	}
+	p->kicked = true;
+	pthread_cond_broadcast(&p->news);
 	pthread_mutex_unlock(&p->lock);
+	if (vm != NULL)
+		fleet_vm_unref(fleet, vm);
+	pthread_mutex_lock(&p->lock);
+	p->guest_asked = false; /* from now on `p` may be freed */
+	pthread_cond_broadcast(&p->news);
+	pthread_mutex_unlock(&p->lock);
+	return NULL;
+}
+
+/* Begins to ask; the answer comes as news. */
+static void ask_guest(struct protector *p)
+{
+	pthread_t asker;
+	pthread_mutex_lock(&p->lock);
+	bool asked = p->guest_asked;
+	if (!asked && pthread_create(&asker, NULL, asker_main, p) == 0) {
+		p->guest_asked = true;
+		pthread_detach(asker);
+	}
+	pthread_mutex_unlock(&p->lock);
+	/* How old its last whole epoch is, the standby's hostd tells only when it is asked. */
+	ask_standby(p, PROTECT_ASK_PRIMARY_MS);
 }
 
 /* ---- the store ----------------------------------------------------------------------------- */
@@ -521,14 +492,6 @@ static int set_state(struct protector *p, enum protection_state state)
 	return change(p, edit_state, &state, 0);
 }
 
-static void kick_reaper(struct fleet *fleet)
-{
-	pthread_mutex_lock(&fleet->lock);
-	fleet->reaper_kicked = true;
-	pthread_cond_signal(&fleet->reaper_cond);
-	pthread_mutex_unlock(&fleet->lock);
-}
-
 /* There is no standby any more: what is left of it is void. False: it couldn't be stored. */
 static bool drop_standby(struct protector *p)
 {
@@ -537,7 +500,7 @@ static bool drop_standby(struct protector *p)
 		return false;
 	sides_close(p);
 	set_stage(p, FLEET_PROTECT_NONE);
-	kick_reaper(p->fleet);
+	fleet_reaper_kick(p->fleet);
 	fleet_kick(p->fleet);
 	return true;
 }
@@ -638,21 +601,8 @@ static int place_standby(struct protector *p, struct problem *problem)
 	return rc;
 }
 
-/* The reaper is through with what was void on that server. False: edgeplexd is being stopped. */
-static bool await_reaper(struct protector *p)
-{
-	struct fleet *fleet = p->fleet;
-	pthread_mutex_lock(&fleet->lock);
-	while (!fleet->stopping && fleet->reaping_site == p->row.site_id &&
-		fleet->reaping_server == p->row.standby_id)
-		pthread_cond_wait(&fleet->reaped, &fleet->lock);
-	bool go_on = !fleet->stopping;
-	pthread_mutex_unlock(&fleet->lock);
-	return go_on;
-}
-
 /* Tells a hostd to forget what it knows of this VM on one side, whatever that is. */
-static void forget(struct protector *p, const struct side *side, const char *method,
+static void forget(struct protector *p, const struct protector_side *side, const char *method,
 	const char *role, int timeout_ms)
 {
 	struct jsonrpc_error err = {0};
@@ -747,7 +697,7 @@ static void make_standby(struct protector *p)
 	snprintf(name, sizeof(name), "%s", p->row.standby);
 	if (get_shown(p) != SHOWN_UNPROTECTED)
 		show(p, SHOWN_STARTING, "a standby is started on server %s", name);
-	if (!await_reaper(p))
+	if (!fleet_reaper_await(p->fleet, p->row.site_id, p->row.standby_id))
 		return;
 	if (fleet_target_load(p->fleet, p->object, &target) != 0)
 		return;
@@ -795,7 +745,7 @@ static void follow_store(struct protector *p)
 		}
 	}
 	if (replaced)
-		retire_vm(p->fleet, vm);
+		fleet_vm_retire(p->fleet, vm);
 	else if (vm != NULL)
 		fleet_vm_unref(p->fleet, vm);
 	if (server != NULL)
@@ -840,7 +790,7 @@ static void start_anew(struct protector *p, const char *reason)
 	follow_store(p);
 	p->retry_ms = fleet_now_ms() + PROTECT_RETRY_MS;
 	show_unprotected(p, "the CVM is started anew on server %s: %.150s", p->cvm.server, reason);
-	kick_reaper(p->fleet);
+	fleet_reaper_kick(p->fleet);
 	fleet_kick(p->fleet);
 }
 
@@ -1011,12 +961,13 @@ static void finish_takeover(struct protector *p, struct takeover *take)
 	follow_store(p);
 	show(p, SHOWN_STARTING, "a new standby is made after the failover");
 	snprintf(p->told, sizeof(p->told), "failed over");
+	p->told_ms = 0;
 	fleet_event(p->fleet, "warning", p->object,
 		"failed over from server %s to server %s: %s, %.0f ms (%s)", from, p->cvm.server,
 		model_failover_why_name(take->why), (double)p->row.last.running_us / 1000,
 		p->row.last.detail);
 	p->retry_ms = 0;
-	kick_reaper(p->fleet);
+	fleet_reaper_kick(p->fleet);
 	fleet_kick(p->fleet);
 }
 
@@ -1081,9 +1032,11 @@ static void resume_takeover(struct protector *p)
 /* Is the primary's word that of the moment? Upon an alarm it is asked again and again. */
 static void refresh_facts(struct protector *p)
 {
-	bool due = fleet_now_ms() - p->asked_ms >= PROTECT_ALARM_MS, refresh;
+	bool due = fleet_now_ms() - p->asked_ms >= PROTECT_ALARM_MS;
 	pthread_mutex_lock(&p->lock);
 	enum protect_primary primary = p->facts.primary;
+	due |= p->ask_again;
+	p->ask_again = false;
 	bool trouble = p->facts.silent || p->facts.standby == STANDBY_LOST ||
 		       p->facts.standby == STANDBY_ENDED || p->facts.standby == STANDBY_ABSENT;
 	bool hidden = primary == PRIMARY_REFUSED || primary == PRIMARY_HANGS;
@@ -1097,10 +1050,7 @@ static void refresh_facts(struct protector *p)
 	if (primary == PRIMARY_PROTECTED && p->facts.standby == STANDBY_HOLDING &&
 		!p->facts.silent && !p->asked)
 		p->alarm_us = 0;
-	refresh = p->refresh;
 	pthread_mutex_unlock(&p->lock);
-	if (refresh)
-		ask_primary(p, PROTECT_REFRESH_MS);
 }
 
 /* What the operator changed about a protection that goes on. Returns whether it has to end. */
@@ -1140,18 +1090,36 @@ static bool apply_changes(struct protector *p)
 
 static void note_whole(struct protector *p)
 {
-	bool adopted = p->row.state == PROTECTION_WHOLE;
-	if (!adopted && set_state(p, PROTECTION_WHOLE) != 0)
+	if (p->row.state != PROTECTION_WHOLE && set_state(p, PROTECTION_WHOLE) != 0)
 		return;
 	if (get_shown(p) == SHOWN_PROTECTED)
 		return;
 	show(p, SHOWN_PROTECTED, "%s", "");
 	set_stage(p, FLEET_PROTECT_WHOLE);
-	if (adopted)
+	/* An earlier edgeplexd told it. */
+	if (strcmp(p->told, "protected") == 0)
 		return;
 	fleet_event(p->fleet, "info", p->object, "protected %sby a standby on server %s",
 		p->told[0] != '\0' ? "again " : "", p->row.standby);
 	snprintf(p->told, sizeof(p->told), "protected");
+}
+
+/*
+ * Its hostd hangs and it lives: hostd may hold what it says, or even have stopped it. Nobody can do
+ * anything about that but the operator.
+ */
+static void note_hanging(struct protector *p, const struct protect_facts *facts)
+{
+	if (facts->primary != PRIMARY_HANGS || facts->guest != GUEST_ANSWERS)
+		p->hangs_ms = 0;
+	else if (p->hangs_ms == 0)
+		p->hangs_ms = fleet_now_ms();
+	else if (fleet_now_ms() - p->hangs_ms >= PROTECT_HANGS_MS)
+		show_unprotected(p,
+			"edgeplex-hostd of server %s doesn't answer, and may hold back what the "
+			"CVM "
+			"says: restart it there",
+			p->cvm.server);
 }
 
 /* The first copy: tells how far it is. Returns false when it doesn't get on. */
@@ -1216,9 +1184,10 @@ static unsigned watch(struct protector *p)
 		enum protect_action action = protect_decide(&facts, &why);
 		if (facts.trunk_down || facts.asked) {
 			pthread_mutex_lock(&p->lock);
+			bool just_seen =
+				facts.trunk_down && now_us() - p->ports_us < PROTECT_LOOK_MS * 1000;
 			if (p->alarm_us == 0)
-				p->alarm_us = facts.trunk_down && p->ports_us != 0 ? p->ports_us
-										   : now_us();
+				p->alarm_us = just_seen ? p->ports_us : now_us();
 			pthread_mutex_unlock(&p->lock);
 		}
 		bool asks = action == PROTECT_ASK_PRIMARY || action == PROTECT_ASK_STANDBY ||
@@ -1227,6 +1196,9 @@ static unsigned watch(struct protector *p)
 			return PROTECT_ALARM_MS;
 		switch (action) {
 		case PROTECT_ASK_PRIMARY:
+			/* At once: a copy gets too old while one is asked after the other. */
+			if (facts.silent || facts.standby == STANDBY_LOST)
+				ask_guest(p);
 			ask_primary(p, PROTECT_ASK_PRIMARY_MS);
 			continue;
 		case PROTECT_ASK_STANDBY:
@@ -1234,7 +1206,7 @@ static unsigned watch(struct protector *p)
 			continue;
 		case PROTECT_ASK_GUEST:
 			ask_guest(p);
-			continue;
+			return PROTECT_ALARM_MS;
 		case PROTECT_TAKE_OVER:
 			take_over(p, why);
 			return 0;
@@ -1249,6 +1221,7 @@ static unsigned watch(struct protector *p)
 		case PROTECT_WAIT:
 			break;
 		}
+		note_hanging(p, &facts);
 		if (facts.primary == PRIMARY_PROTECTED)
 			note_whole(p);
 		if (facts.asked) {
@@ -1369,7 +1342,6 @@ static void *protector_main(void *arg)
 		ms = attend(p);
 		pthread_mutex_lock(&p->lock);
 		p->looked_at = generation;
-		p->refresh = false;
 		bool idle = p->shown != SHOWN_PROTECTED && p->shown != SHOWN_TAKEOVER;
 		if (p->asked && idle) {
 			p->asked = false;
@@ -1385,8 +1357,7 @@ static void *protector_main(void *arg)
 	return NULL;
 }
 
-/* fleet->lock is held. */
-static struct protector *find(struct fleet *fleet, const char *site)
+struct protector *fleet_protector_find(struct fleet *fleet, const char *site)
 {
 	struct protector *p = fleet->protectors;
 	while (p != NULL && strcmp(p->site, site) != 0)
@@ -1406,7 +1377,7 @@ void fleet_protect_ensure(struct fleet *fleet, const char *site)
 {
 	struct protection row;
 	pthread_mutex_lock(&fleet->lock);
-	bool there = find(fleet, site) != NULL;
+	bool there = fleet_protector_find(fleet, site) != NULL;
 	pthread_mutex_unlock(&fleet->lock);
 	if (there || store_protection_get(fleet->store, site, &row) != 0)
 		return;
@@ -1416,18 +1387,20 @@ void fleet_protect_ensure(struct fleet *fleet, const char *site)
 	p->fleet = fleet;
 	p->begun_ms = fleet_now_ms();
 	p->kicked = true;
-	p->primary_side = (struct side){.protector = p};
-	p->standby_side = (struct side){.protector = p, .is_standby = true};
+	p->primary_side = (struct protector_side){.protector = p};
+	p->standby_side = (struct protector_side){.protector = p, .is_standby = true};
 	snprintf(p->site, sizeof(p->site), "%s", site);
 	snprintf(p->object, sizeof(p->object), "cvm/%s", site);
 	snprintf(p->placed_for, sizeof(p->placed_for), "%s", row.wanted_server);
-	/* An earlier edgeplexd told that it was protected. */
-	if (row.state != PROTECTION_NONE || row.failovers > 0)
+	/* An earlier edgeplexd told that it was protected; or, later, why it isn't any more. */
+	if (row.state == PROTECTION_WHOLE)
 		snprintf(p->told, sizeof(p->told), "protected");
+	else if (row.failovers > 0)
+		snprintf(p->told, sizeof(p->told), "restarted");
 	pthread_mutex_init(&p->lock, NULL);
 	fleet_cond_init(&p->news);
 	pthread_mutex_lock(&fleet->lock);
-	bool start = find(fleet, site) == NULL && !fleet->stopping;
+	bool start = fleet_protector_find(fleet, site) == NULL && !fleet->stopping;
 	if (start && pthread_create(&p->thread, NULL, protector_main, p) == 0) {
 		p->next = fleet->protectors;
 		fleet->protectors = p;
@@ -1466,6 +1439,10 @@ static void protector_end(struct protector *p)
 	pthread_cond_signal(&p->news);
 	pthread_mutex_unlock(&p->lock);
 	pthread_join(p->thread, NULL);
+	pthread_mutex_lock(&p->lock);
+	while (p->guest_asked)
+		pthread_cond_wait(&p->news, &p->lock);
+	pthread_mutex_unlock(&p->lock);
 	protector_free(p);
 }
 
@@ -1476,428 +1453,9 @@ void fleet_protect_remove(struct fleet *fleet, const char *site)
 		protector_end(p);
 }
 
-/* ---- the reaper ---------------------------------------------------------------------------- */
-
-static bool is_void(struct fleet *fleet, const struct void_copy *copy)
-{
-	struct void_copy *voids = NULL;
-	size_t n = 0;
-	bool found = false;
-	if (store_void_list(fleet->store, &voids, &n) != 0)
-		return false;
-	for (size_t i = 0; i < n; i++)
-		found |= voids[i].site_id == copy->site_id && voids[i].server_id == copy->server_id;
-	free(voids);
-	return found;
-}
-
-/* What that server's hostd knows of the VM is of no use any more. */
-static void forget_void(struct fleet *fleet, const struct void_copy *copy)
-{
-	static const char *const methods[] = {"protect.stop", "move.finish"};
-	struct server stored;
-	struct jsonrpc_error err = {0};
-	if (fleet_server_load(fleet, copy->server_id, &stored) != 0 || stored.hostd[0] == '\0')
-		return;
-	struct hostd_client *client = hostd_client_open(stored.hostd, NULL, NULL, NULL);
-	cJSON *params = cJSON_CreateObject();
-	cJSON_AddStringToObject(params, "uuid", copy->uuid);
-	for (size_t i = 0; i < 2 && client != NULL; i++)
-		hostd_client_call(client, methods[i], params, PROTECT_REAP_MS, NULL, &err);
-	cJSON_Delete(params);
-	hostd_client_close(client);
-}
-
-static void reap(struct fleet *fleet, const struct void_copy *copy)
-{
-	struct why why = {""};
-	struct fleet_server *server = fleet_server_ref(fleet, copy->server_id);
-	pthread_mutex_lock(&fleet->lock);
-	fleet->reaping_site = copy->site_id;
-	fleet->reaping_server = copy->server_id;
-	pthread_mutex_unlock(&fleet->lock);
-	/* Asked again, now that no standby is started there before we are through. */
-	if (server != NULL && hv_alive(server->hv) && is_void(fleet, copy)) {
-		if (hv_vm_destroy(server->hv, copy->uuid, &why) == 0) {
-			forget_void(fleet, copy);
-			store_void_remove(fleet->store, copy->site_id, copy->server_id);
-			log_info("a void copy was ended object=cvm/%s server=%s", copy->site,
-				copy->server);
-		} else {
-			log_warn("a void copy can't be ended yet object=cvm/%s server=%s "
-				 "why=\"%s\"",
-				copy->site, copy->server, why.text);
-		}
-	}
-	pthread_mutex_lock(&fleet->lock);
-	fleet->reaping_site = fleet->reaping_server = 0;
-	pthread_cond_broadcast(&fleet->reaped);
-	pthread_mutex_unlock(&fleet->lock);
-	if (server != NULL)
-		fleet_server_unref(fleet, server);
-}
-
-static void free_retired(struct fleet *fleet)
-{
-	pthread_mutex_lock(&fleet->lock);
-	struct fleet_vm *vm = fleet->retired;
-	fleet->retired = NULL;
-	pthread_mutex_unlock(&fleet->lock);
-	while (vm != NULL) {
-		struct fleet_vm *next = vm->next;
-		fleet_vm_unref(fleet, vm);
-		vm = next;
-	}
-}
-
-static void *reaper_main(void *arg)
-{
-	struct fleet *fleet = arg;
-	bool go_on = true;
-	while (go_on) {
-		struct void_copy *voids = NULL;
-		size_t n = 0;
-		store_void_list(fleet->store, &voids, &n);
-		for (size_t i = 0; i < n && !fleet_is_stopping(fleet); i++)
-			reap(fleet, &voids[i]);
-		free(voids);
-		free_retired(fleet);
-		struct timespec until = fleet_deadline_in(PROTECT_REAP_MS);
-		int err = 0;
-		pthread_mutex_lock(&fleet->lock);
-		while (!fleet->stopping && !fleet->reaper_kicked && err == 0)
-			err = pthread_cond_timedwait(&fleet->reaper_cond, &fleet->lock, &until);
-		fleet->reaper_kicked = false;
-		go_on = !fleet->stopping;
-		pthread_mutex_unlock(&fleet->lock);
-	}
-	return NULL;
-}
-
-int fleet_protect_start(struct fleet *fleet)
-{
-	int err = pthread_create(&fleet->reaper, NULL, reaper_main, fleet);
-	fleet->has_reaper = err == 0;
-	return err;
-}
-
 void fleet_protect_free(struct fleet *fleet)
 {
 	struct protector *p;
 	while ((p = unlist(fleet, NULL)) != NULL)
 		protector_end(p);
-	if (fleet->has_reaper)
-		pthread_join(fleet->reaper, NULL);
-	fleet->has_reaper = false;
-	free_retired(fleet);
-}
-
-/* ---- for operations and the API ------------------------------------------------------------ */
-
-static const char *site_of(const char *object)
-{
-	return strchr(object, '/') + 1;
-}
-
-/* Calls `look` for the site's protector, with its lock held; NULL if there is none. */
-typedef bool (*look_fn)(struct protector *p, void *ctx);
-static bool with_protector(struct fleet *fleet, const char *site, look_fn look, void *ctx)
-{
-	pthread_mutex_lock(&fleet->lock);
-	struct protector *p = find(fleet, site);
-	bool result;
-	if (p != NULL)
-		pthread_mutex_lock(&p->lock);
-	result = look(p, ctx);
-	if (p != NULL)
-		pthread_mutex_unlock(&p->lock);
-	pthread_mutex_unlock(&fleet->lock);
-	return result;
-}
-
-struct await {
-	enum fleet_protect_stage wanted, stage;
-	uint64_t generation;
-	bool begun, done, failed;
-	unsigned failures;
-	char text[256];
-};
-
-static bool look_at_stage(struct protector *p, void *ctx)
-{
-	struct await *await = ctx;
-	if (p == NULL || p->looked_at < await->generation)
-		return false;
-	if (!await->begun)
-		await->failures = p->failures;
-	await->begun = true;
-	await->stage = p->stage;
-	await->done = p->stage >= await->wanted;
-	await->failed = !await->done && p->failures != await->failures;
-	if (await->failed)
-		snprintf(await->text, sizeof(await->text), "%s", p->failure);
-	else if (p->stage >= FLEET_PROTECT_COPYING)
-		snprintf(await->text, sizeof(await->text), "%.1f MB in pass %.0f",
-			number(p->figures, "bytes") / 1e6, number(p->figures, "passes"));
-	else
-		snprintf(await->text, sizeof(await->text), "%.200s", p->reason);
-	return true;
-}
-
-int fleet_protect_await(struct fleet *fleet, const char *object, enum fleet_protect_stage stage,
-	fleet_progress_fn progress, void *ctx, struct problem *problem)
-{
-	struct await await = {.wanted = stage, .generation = store_generation(fleet->store)};
-	struct protection row;
-	fleet_protect_ensure(fleet, site_of(object));
-	fleet_kick(fleet);
-	for (;;) {
-		if (store_protection_get(fleet->store, site_of(object), &row) == ENOENT)
-			return fleet_gone(problem, object);
-		with_protector(fleet, site_of(object), look_at_stage, &await);
-		if (await.text[0] != '\0')
-			progress(ctx, await.text);
-		if (await.done)
-			return 0;
-		if (await.failed)
-			return problem_set(problem, 503, "not-protected",
-				"%s. It is tried again and again by itself, until \"edgeplex cvm "
-				"unprotect %s\"",
-				await.text, site_of(object));
-		if (!fleet_pause(fleet, 50))
-			return fleet_interrupted(problem);
-	}
-}
-
-static bool set_asked(struct protector *p, void *ctx)
-{
-	(void)ctx;
-	if (p == NULL)
-		return false;
-	p->asked = true;
-	p->ask_failure[0] = '\0';
-	alarm_locked(p);
-	p->kicked = true;
-	pthread_cond_signal(&p->news);
-	return true;
-}
-
-static bool get_ask_failure(struct protector *p, void *ctx)
-{
-	if (p == NULL || p->ask_failure[0] == '\0' || p->asked)
-		return false;
-	snprintf(ctx, sizeof(p->ask_failure), "%s", p->ask_failure);
-	return true;
-}
-
-int fleet_protect_failover(struct fleet *fleet, const char *object, int64_t since_ms, char *detail,
-	size_t size, struct problem *problem)
-{
-	const char *site = site_of(object);
-	struct protection row;
-	char failure[256];
-	bool asked = false;
-	for (;;) {
-		if (store_protection_get(fleet->store, site, &row) != 0)
-			return problem_set(problem, 409, "not-protected",
-				"the CVM of site %s isn't protected any more", site);
-		if (row.state != PROTECTION_TAKEOVER && row.last.time_ms >= since_ms &&
-			row.last.running_us > 0) {
-			snprintf(detail, size, "from server %s to server %s: %.200s", row.last.from,
-				row.last.to, row.last.detail);
-			return 0;
-		}
-		if (asked && with_protector(fleet, site, get_ask_failure, failure))
-			return problem_set(problem, 409, "not-protected", "%s", failure);
-		if (!asked)
-			asked = with_protector(fleet, site, set_asked, NULL);
-		if (!fleet_pause(fleet, 20))
-			return fleet_interrupted(problem);
-	}
-}
-
-/* Is a copy of the site's CVM left that is to be destroyed? On which server? */
-static bool has_voids(struct fleet *fleet, const char *site, char server[MODEL_NAME_SIZE])
-{
-	struct void_copy *voids = NULL;
-	size_t n = 0;
-	bool found = false;
-	if (store_void_list(fleet->store, &voids, &n) != 0)
-		return true;
-	for (size_t i = 0; i < n; i++) {
-		if (strcmp(voids[i].site, site) != 0)
-			continue;
-		found = true;
-		snprintf(server, MODEL_NAME_SIZE, "%s", voids[i].server);
-	}
-	free(voids);
-	return found;
-}
-
-int fleet_protect_suspend(struct fleet *fleet, const char *object, struct problem *problem)
-{
-	struct protection row;
-	int64_t until = fleet_now_ms() + PROTECT_END_MS;
-	fleet_kick(fleet);
-	for (;;) {
-		int err = store_protection_get(fleet->store, site_of(object), &row);
-		if (err == ENOENT || (err == 0 && row.state == PROTECTION_NONE))
-			return 0;
-		if (fleet_now_ms() >= until)
-			return problem_set(problem, 503, "still-protected",
-				"the protection of %s doesn't end: see \"edgeplex cvm show %s\"",
-				object, site_of(object));
-		if (!fleet_pause(fleet, 50))
-			return fleet_interrupted(problem);
-	}
-}
-
-int fleet_protect_end(struct fleet *fleet, const char *object, bool voids, struct problem *problem)
-{
-	const char *site = site_of(object);
-	struct protection row;
-	char server[MODEL_NAME_SIZE] = "?";
-	int64_t until = fleet_now_ms() + PROTECT_END_MS;
-	if (store_begin(fleet->store) != 0)
-		return problem_set(problem, 500, "internal", "the database can't be used");
-	int err = store_protection_get(fleet->store, site, &row);
-	row.ending = true;
-	if (err == 0)
-		err = store_protection_put(fleet->store, &row);
-	if (err == 0)
-		store_commit(fleet->store);
-	else
-		store_rollback(fleet->store);
-	fleet_protect_ensure(fleet, site);
-	fleet_kick(fleet);
-	kick_reaper(fleet);
-	for (;;) {
-		bool gone = store_protection_get(fleet->store, site, &row) == ENOENT;
-		if (gone && (!voids || !has_voids(fleet, site, server)))
-			return 0;
-		if (fleet_now_ms() >= until && !gone)
-			return problem_set(problem, 503, "still-protected",
-				"the protection of %s doesn't end: see \"edgeplex cvm show %s\"",
-				object, site);
-		if (fleet_now_ms() >= until)
-			return problem_set(problem, 503, "server-unreachable",
-				"a copy of %s on server %s can't be ended: check that server's "
-				"libvirtd, then delete again",
-				object, server);
-		if (!fleet_pause(fleet, 50))
-			return fleet_interrupted(problem);
-	}
-}
-
-static bool look_whether_protected(struct protector *p, void *ctx)
-{
-	(void)ctx;
-	return p != NULL && p->shown == SHOWN_PROTECTED;
-}
-
-bool fleet_protected_now(struct fleet *fleet, const char *site)
-{
-	return with_protector(fleet, site, look_whether_protected, NULL);
-}
-
-static bool ask_for_refresh(struct protector *p, void *ctx)
-{
-	(void)ctx;
-	if (p == NULL || p->shown != SHOWN_PROTECTED)
-		return false;
-	p->refresh = p->kicked = true;
-	pthread_cond_signal(&p->news);
-	return true;
-}
-
-static bool is_refreshed(struct protector *p, void *ctx)
-{
-	(void)ctx;
-	return p == NULL || !p->refresh;
-}
-
-static void add_time(cJSON *json, const char *name, int64_t ms)
-{
-	char when[40];
-	struct tm tm;
-	time_t seconds = (time_t)(ms / 1000);
-	gmtime_r(&seconds, &tm);
-	size_t len = strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%S", &tm);
-	snprintf(when + len, sizeof(when) - len, ".%03dZ", (int)(ms % 1000));
-	cJSON_AddStringToObject(json, name, when);
-}
-
-static void add_last_failover(cJSON *json, const struct failover *last)
-{
-	if (last->running_us <= 0) {
-		cJSON_AddNullToObject(json, "last_failover");
-		return;
-	}
-	cJSON *item = cJSON_AddObjectToObject(json, "last_failover");
-	add_time(item, "time", last->time_ms);
-	cJSON_AddStringToObject(item, "from", last->from);
-	cJSON_AddStringToObject(item, "to", last->to);
-	cJSON_AddStringToObject(item, "why", model_failover_why_name(last->why));
-	cJSON_AddNumberToObject(item, "noticed_to_running_us", (double)last->running_us);
-	cJSON_AddNumberToObject(item, "fenced_us", (double)last->fenced_us);
-	cJSON_AddStringToObject(item, "detail", last->detail);
-}
-
-/* The newest word of the primary's hostd. */
-static void add_figures(cJSON *json, const cJSON *figures, int64_t age_ms)
-{
-	static const char *const names[] = {"epoch", "epoch_age_ms", "epochs", "bytes_per_s",
-		"pages_per_epoch", "bytes_per_epoch", "pause_us", "commit_us", "redone", "engine",
-		"cpu_us", "memory_pages"};
-	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-		cJSON *copy =
-			cJSON_Duplicate(cJSON_GetObjectItemCaseSensitive(figures, names[i]), true);
-		if (copy != NULL && strcmp(names[i], "epoch_age_ms") == 0)
-			cJSON_SetNumberHelper(copy, copy->valuedouble + (double)age_ms);
-		cJSON_AddItemToObject(json, names[i], copy != NULL ? copy : cJSON_CreateNull());
-	}
-}
-
-struct view {
-	cJSON *json;
-	const struct protection *row;
-};
-
-static bool describe(struct protector *p, void *ctx)
-{
-	struct view *view = ctx;
-	const struct protection *row = view->row;
-	cJSON *json = view->json;
-	enum shown shown = p != NULL ? p->shown : SHOWN_STARTING;
-	cJSON_AddStringToObject(json, "state", shown_names[shown]);
-	cJSON_AddStringToObject(json, "reason", p != NULL ? p->reason : "");
-	add_time(json, "since", p != NULL && p->since_ms != 0 ? p->since_ms : realtime_ms());
-	if (row->standby_id != 0)
-		cJSON_AddStringToObject(json, "standby", row->standby);
-	else
-		cJSON_AddNullToObject(json, "standby");
-	cJSON_AddStringToObject(json, "wanted_standby", row->wanted_server);
-	cJSON_AddNumberToObject(json, "interval_ms", row->interval_ms);
-	cJSON_AddNumberToObject(json, "timeout_ms", row->timeout_ms);
-	add_figures(json, p != NULL ? p->figures : NULL,
-		p != NULL ? fleet_now_ms() - p->figures_ms : 0);
-	cJSON_AddNumberToObject(json, "failovers", row->failovers);
-	add_last_failover(json, &row->last);
-	return true;
-}
-
-cJSON *fleet_protect_json(struct fleet *fleet, const struct cvm *cvm, bool fresh)
-{
-	struct protection row;
-	if (store_protection_get(fleet->store, cvm->site, &row) != 0)
-		return cJSON_CreateNull();
-	int64_t until = fleet_now_ms() + PROTECT_REFRESH_MS;
-	if (fresh && with_protector(fleet, cvm->site, ask_for_refresh, NULL)) {
-		while (!with_protector(fleet, cvm->site, is_refreshed, NULL) &&
-			fleet_now_ms() < until && fleet_pause(fleet, 5))
-			;
-	}
-	struct view view = {.json = cJSON_CreateObject(), .row = &row};
-	with_protector(fleet, cvm->site, describe, &view);
-	return view.json;
 }

@@ -2,13 +2,19 @@
 #ifndef EDGEPLEX_FLEET_PROTECT_H
 #define EDGEPLEX_FLEET_PROTECT_H
 
+#include <pthread.h>
+
+#include "controller/fleet_internal.h"
+#include "controller/protect_decide.h"
+
 /*
  * How long the protection of CVMs waits for whom, and why.
  *
  * The budget: half a second from the death of a process to a speaking standby, and a second from
- * that of a server. A server that falls silent is noticed after SILENCE_MS, found out about in
- * ASK_PRIMARY_MS and ASK_GUEST_MS; that is less than the second after which its hostd, should it
- * live on, lets its VM speak without the standby. What then remains is for switch and activation.
+ * that of a server. A server that falls silent is noticed after SILENCE_MS, and found out about in
+ * ASK_GUEST_MS, for hostd and guest are asked at once; that is less than the second after which its
+ * hostd, should it live on, lets its VM speak without the standby. What then remains is for switch
+ * and activation.
  */
 
 /*
@@ -41,6 +47,10 @@
 #define PROTECT_TAKEN_MS 1500
 /* Until the next attempt at a standby, after one failed. */
 #define PROTECT_RETRY_MS 3000
+/* Until a hostd that hangs is told of; short breaks happen. */
+#define PROTECT_HANGS_MS 2000
+/* Until another reason for the same lack of protection is worth an event. */
+#define PROTECT_TELL_AGAIN_MS 60000
 /* How often everything is looked at without any news. */
 #define PROTECT_LOOK_MS 2000
 /* The progress of the first copy, and how long there may be none. */
@@ -48,11 +58,84 @@
 #define PROTECT_COPY_STALLED_MS 60000
 /* After a start of edgeplexd: a guest's channel that isn't open yet proves nothing. */
 #define PROTECT_CHANNEL_MS 5000
-/* For somebody who wants to see figures to get those of this moment. */
+/* For hostd to answer who just wants to see figures. */
 #define PROTECT_REFRESH_MS 300
 /* For a protection to be ended, and a void copy that is in the way of an operation. */
 #define PROTECT_END_MS 60000
 /* Between attempts to destroy void copies. */
 #define PROTECT_REAP_MS 2000
+
+/* What the operator is shown. */
+enum protector_shown {
+	SHOWN_STARTING,
+	SHOWN_SYNCING,
+	SHOWN_PROTECTED,
+	SHOWN_UNPROTECTED,
+	SHOWN_TAKEOVER
+};
+
+/* A connection to the hostd of one of the two servers. */
+struct protector_side {
+	struct protector *protector;
+	bool is_standby;
+	struct hostd_client *client; /* NULL: none. The thread's */
+	struct fleet_server *server; /* a reference; NULL: none. The thread's */
+	char trunk[MODEL_IFNAME_SIZE];
+};
+
+/* What sees to the protection of one CVM, in a thread of its own. */
+struct protector {
+	struct protector *next; /* under fleet->lock */
+	struct fleet *fleet;
+	char site[MODEL_NAME_SIZE], object[48];
+	pthread_t thread;
+
+	/* Of the thread alone. */
+	struct fleet_site *fleet_site; /* a reference */
+	struct protection row;         /* as it was stored when it was last looked at */
+	struct cvm cvm;
+	struct protector_side primary_side, standby_side;
+	char placed_for[MODEL_NAME_SIZE]; /* what was wanted when the standby was placed */
+	int64_t begun_ms, retry_ms, finish_ms, asked_ms;
+	int64_t avoid_id; /* a server where it just failed */
+	int64_t copy_since_ms;
+	double copy_bytes;
+	char told[256];   /* what the newest event gave as the reason */
+	int64_t told_ms;  /* when; 0: the next reason is told at once */
+	int64_t hangs_ms; /* since when the primary's hostd doesn't answer, but its guest */
+
+	/* Of all, under the lock. */
+	pthread_mutex_t lock;
+	pthread_cond_t news; /* for the thread */
+	bool removed, kicked;
+	bool ask_again; /* what the primary's hostd said isn't to be relied on any more */
+	char uuid[MODEL_UUID_SIZE];
+	bool noisy;                 /* epochs go on, or may */
+	struct protect_facts facts; /* but ages and trunks, which are looked up when needed */
+	bool guest_asked;           /* a thread is at it */
+	uint64_t guest_serial;      /* its answer is of no use if this has changed */
+	char primary_reason[256];
+	uint64_t primary_serial; /* grows with each word on it */
+	int64_t epoch_at_ms;     /* when the standby's last whole epoch came; 0: none */
+	int64_t alarm_us;        /* since when something is wrong; 0: nothing is */
+	int64_t ports_us;        /* when the switch's ports changed last */
+	int64_t unheard_since_ms;
+	cJSON *figures; /* the newest status of the primary */
+	int64_t figures_ms;
+	enum protector_shown shown;
+	char reason[256];
+	int64_t since_ms;   /* real time */
+	uint64_t looked_at; /* the store's generation that the last complete pass saw */
+	enum fleet_protect_stage stage;
+	unsigned failures; /* of attempts to have a standby */
+	char failure[256];
+	bool asked;
+	char ask_failure[256];
+};
+
+/* The site's; NULL: there is none. fleet->lock is held. */
+struct protector *fleet_protector_find(struct fleet *fleet, const char *site);
+/* Something is wrong since now, if nothing was before. The lock is held. */
+void fleet_protector_alarm(struct protector *p);
 
 #endif
