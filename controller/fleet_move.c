@@ -21,7 +21,8 @@
 #include "controller/hostd_client.h"
 
 #define HOSTD_MS 5000
-#define FREEZE_MS 40000 /* its last passes included; the VM stands still for much less */
+#define ALIVE_MS 3000   /* a hostd that answers later than that isn't to be relied on now */
+#define FREEZE_MS 20000 /* its last passes included; the VM stands still for much less */
 #define ACTIVATE_MS 20000
 #define COPY_POLL_MS 100
 #define COPY_STALLED_MS 60000 /* without progress */
@@ -374,6 +375,27 @@ static int begin_copy(struct fleet *fleet, struct fleet_move *move, struct probl
 	return 0;
 }
 
+/* A copy runs only where QEMU and its accelerator are the source's. */
+static int check_equal(struct fleet_move *move, struct problem *problem)
+{
+	struct hv_server_info from, to;
+	struct why why = {""};
+	int err = hv_wait_connected(move->to->hv, FLEET_SERVER_CONNECT_MS, &why);
+	if (err == 0)
+		err = hv_server_info(move->from->hv, &from, &why);
+	if (err == 0)
+		err = hv_server_info(move->to->hv, &to, &why);
+	if (err != 0)
+		return problem_set(problem, 503, "server-unreachable",
+			"what servers %s and %s can run isn't known: %s; check their libvirtds",
+			move->from->name, move->to->name, why.text);
+	if (hv_can_copy(&from, &to, &why))
+		return 0;
+	return problem_set(problem, 409, "not-movable",
+		"a running VM can't be copied from server %s to server %s: %s", move->from->name,
+		move->to->name, why.text);
+}
+
 int fleet_move_prepare(struct fleet *fleet, const char *object, struct problem *problem)
 {
 	struct target target;
@@ -396,7 +418,8 @@ int fleet_move_prepare(struct fleet *fleet, const char *object, struct problem *
 		return -1;
 	}
 	abort_copy(move); /* of an attempt that a crash interrupted */
-	if (fleet_start_copy(fleet, object, &target, move->from, move->to, problem) != 0)
+	if (check_equal(move, problem) != 0 ||
+		fleet_start_copy(fleet, object, &target, move->from, move->to, problem) != 0)
 		return -1;
 	return begin_copy(fleet, move, problem);
 }
@@ -814,6 +837,30 @@ static bool may_have_run(struct fleet_move *move)
 	       strcmp(state, "ended") != 0;
 }
 
+/*
+ * Do both hostds answer, and have their sides of the copy? Asked before anything of the service is
+ * touched: one that hangs would be noticed only when the control plane is on its way already.
+ */
+static bool hostds_are_ready(struct fleet_move *move, char failure[256])
+{
+	const struct {
+		struct hostd_client *client;
+		const struct fleet_server *server;
+	} sides[] = {
+		{move->at_from, move->from},
+		{move->at_to, move->to},
+	};
+	for (size_t i = 0; i < sizeof(sides) / sizeof(sides[0]); i++) {
+		struct jsonrpc_error err = {0};
+		if (ask(move, sides[i].client, "move.status", NULL, ALIVE_MS, NULL, &err) == 0)
+			continue;
+		snprintf(failure, 256, "edgeplex-hostd of server %s doesn't answer: %.160s",
+			sides[i].server->name, err.message);
+		return false;
+	}
+	return true;
+}
+
 /* The phases, from the source alone up to data at the destination. 0 or -1 with `why`. */
 static int switch_over(struct fleet *fleet, struct fleet_move *move, struct fleet_vm *vm,
 	const struct target *target, char failure[256])
@@ -822,6 +869,8 @@ static int switch_over(struct fleet *fleet, struct fleet_move *move, struct flee
 	struct jsonrpc_error err = {0};
 	char missing[160];
 	bool answered_before = probe(vm->guest, target);
+	if (!hostds_are_ready(move, failure))
+		return -1;
 	if (fleet_phase_set(fleet, move, FABRIC_CONTROL_IN, &why) != 0) {
 		snprintf(failure, 256, "%.255s", why.text);
 		return -1;

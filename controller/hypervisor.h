@@ -149,6 +149,14 @@ void hv_close(struct hv *hv);
 int hv_server_info(struct hv *hv, struct hv_server_info *info, struct why *why);
 
 /*
+ * Can a running VM be copied from the one server to the other? Both need the same machine and the
+ * same accelerator: QEMU's version decides what its machines' device state consists of. False with
+ * `why`. Pure.
+ */
+bool hv_can_copy(
+	const struct hv_server_info *from, const struct hv_server_info *to, struct why *why);
+
+/*
  * Starts a VM and returns when its process runs (the guest may take seconds more to boot). A
  * running or paused VM with this name and UUID is success, and is left as it is, but a running one
  * is no destination: EBUSY with spec->incoming. EEXIST: the name or the UUID is taken by another

@@ -538,3 +538,31 @@ bool hv_cpu_virtualizes(const char *cpu)
 		xmlFreeDoc(doc);
 	return found;
 }
+
+/* ---- copying ------------------------------------------------------------------------------ */
+
+#define QEMU_RELEASES 1000 /* versions that differ below this are of one series */
+
+bool hv_can_copy(
+	const struct hv_server_info *from, const struct hv_server_info *to, struct why *why)
+{
+	const unsigned long a = from->qemu_version / QEMU_RELEASES;
+	const unsigned long b = to->qemu_version / QEMU_RELEASES;
+
+	if (a != b) {
+		why_set(why, EXDEV,
+			"QEMU is %lu.%lu on the first and %lu.%lu on the second, whose machine "
+			"is another; give both the same version",
+			a / 1000, a % 1000, b / 1000, b % 1000);
+		return false;
+	}
+	if (from->accel != to->accel) {
+		why_set(why, EXDEV,
+			"its processor is %s on the first and would be %s on the second; only "
+			"servers alike can exchange running VMs",
+			from->accel == HV_ACCEL_KVM ? "the machine's (KVM)" : "emulated",
+			to->accel == HV_ACCEL_KVM ? "the machine's (KVM)" : "emulated");
+		return false;
+	}
+	return true;
+}

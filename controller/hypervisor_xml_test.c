@@ -334,6 +334,27 @@ static void test_accel(void **state)
 	assert_false(hv_cpu_virtualizes("nonsense"));
 }
 
+static void test_servers_alike(void **state)
+{
+	struct hv_server_info here = {.qemu_version = 7002009, .accel = HV_ACCEL_TCG}, there = here;
+	struct why why = {""};
+
+	(void)state;
+	assert_true(hv_can_copy(&here, &there, &why));
+	there.qemu_version = 7002015;
+	assert_true(hv_can_copy(&here, &there, &why));
+	assert_string_equal(why.text, "");
+	there.qemu_version = 8000000;
+	assert_false(hv_can_copy(&here, &there, &why));
+	assert_non_null(strstr(why.text, "7.2"));
+	assert_non_null(strstr(why.text, "8.0"));
+	there = here;
+	there.accel = HV_ACCEL_KVM;
+	assert_false(hv_can_copy(&here, &there, &why));
+	assert_non_null(strstr(why.text, "KVM"));
+	assert_false(hv_can_copy(&there, &here, NULL));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -344,6 +365,7 @@ int main(void)
 		cmocka_unit_test(test_bad_specs),
 		cmocka_unit_test(test_interface_names),
 		cmocka_unit_test(test_accel),
+		cmocka_unit_test(test_servers_alike),
 	};
 
 	return cmocka_run_group_tests_name("hypervisor_xml", tests, NULL, NULL);

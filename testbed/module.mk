@@ -28,3 +28,11 @@ soak-checkpoint: ## Let a protected CVM fail 50 times under BGP load (about an h
 	$(MAKE) -j2 all
 	$(MAKE) image
 	testbed/bench/soak $(BENCH)
+
+.PHONY: bench-drain
+bench-drain: ## Drain a server of eight PVMs under traffic (five minutes; BENCH="--pvms 4 --rate 200")
+	deps/install-packages
+	$(MAKE) deps
+	$(MAKE) -j2 all
+	$(MAKE) image
+	testbed/bench/drain $(BENCH)

@@ -3,7 +3,7 @@
 by it, passes one PVM only, where a host of another site would take a second PVM, two more switches
 and most of another processor.
 
-    with attached(near) as far:     # as a customer edge to probes.Probes and tcpflow.TcpFlow
+    with attached(near) as far:     # to probes.Probes and tcpflow.TcpFlow like a customer edge
         ...
 
 A VPN speaker announces its prefixes at the route reflector, with the other site's PE as next hop,
@@ -24,29 +24,27 @@ LABEL_TABLE = 11
 COOKIE = "0xc0de"
 
 
-def _flows(near):
-    """What the P router does besides, for the host and the customer edge `near`."""
-    far = topo.CORE_HOST
-    label = controller.query("port", "show", near.name)["label"]
-    number = next(n for n, site in enumerate(topo.SITES, 1) if site.name == near.site)
-    via = next(site for site in topo.SITES if site.name != near.site)
-    flows = [f"table=0,priority=40,in_port=link-{near.site},mpls,mpls_label={via.transport_label},"
+def _flows(nears):
+    """What the P router does besides, for the host and the customer edges `nears` of one site."""
+    site = nears[0].site
+    number = next(n for n, s in enumerate(topo.SITES, 1) if s.name == site)
+    other, via = next((n, s) for n, s in enumerate(topo.SITES, 1) if s.name != site)
+    flows = [f"table=0,priority=40,in_port=link-{site},mpls,mpls_label={via.transport_label},"
              f"mpls_bos=0 actions=dec_mpls_ttl,pop_mpls:0x8847,resubmit(,{LABEL_TABLE})"]
-    for version, (kind, name, near_prefix) in enumerate((
-            ("0x0800", "ip", near.prefix4), ("0x86dd", "ipv6", near.prefix6))):
-        flows.append(f"table={LABEL_TABLE},priority=10,mpls,mpls_label={LABEL4 + version},mpls_bos=1"
-                     f" actions=pop_mpls:{kind},set_field:{GATEWAY_MAC}->eth_src,"
-                     f"set_field:{MAC}->eth_dst,output:{LINK}")
-        field = "nw_dst" if name == "ip" else "ipv6_dst"
-        flows.append(f"table=0,priority=30,in_port={LINK},{name},{field}={near_prefix}"
-                     f" actions=push_mpls:0x8847,set_field:{label}->mpls_label,"
-                     f"set_field:{core.mac(number)}->eth_src,set_field:{number}->reg0,"
-                     f"resubmit(,{core.PE_TABLE})")
+    flows += [f"table={LABEL_TABLE},priority=10,mpls,mpls_label={label},mpls_bos=1"
+              f" actions=pop_mpls:{kind},set_field:{GATEWAY_MAC}->eth_src,"
+              f"set_field:{MAC}->eth_dst,output:{LINK}"
+              for label, kind in ((LABEL4, "0x0800"), (LABEL4 + 1, "0x86dd"))]
     # The other site's own.
-    other = next(n for n, site in enumerate(topo.SITES, 1) if site is via)
     flows.append(f"table={LABEL_TABLE},priority=0,mpls actions=set_field:{core.mac(other)}->eth_src,"
                  f"set_field:{other}->reg0,resubmit(,{core.PE_TABLE})")
-    assert far.customer == near.customer
+    for near in nears:
+        label = controller.query("port", "show", near.name)["label"]
+        flows += [f"table=0,priority=30,in_port={LINK},{match}"
+                  f" actions=push_mpls:0x8847,set_field:{label}->mpls_label,"
+                  f"set_field:{core.mac(number)}->eth_src,set_field:{number}->reg0,"
+                  f"resubmit(,{core.PE_TABLE})"
+                  for match in (f"ip,nw_dst={near.prefix4}", f"ipv6,ipv6_dst={near.prefix6}")]
     return "\n".join(f"cookie={COOKIE},{flow}" for flow in flows) + "\n"
 
 
@@ -66,12 +64,12 @@ def _plug_in():
 
 
 @contextmanager
-def attached(near):
-    """The host for the length of a block; the customer edge `near` has routes to it, and it to
-    there."""
+def attached(*nears):
+    """The host for the length of a block; the customer edges `nears` of one site have routes to it,
+    and it to them."""
     far = topo.CORE_HOST
     vpn_id = controller.query("customer", "show", far.customer)["vpn_id"]
-    via = next(site for site in topo.SITES if site.name != near.site)
+    via = next(site for site in topo.SITES if site.name != nears[0].site)
     speaker = bgpload.Speaker("speaker-host", topo.SPEAKERS_NS, {
         "who": "core", "rate": 1, "local_asn": topo.PROVIDER_ASN, "router_id": SPEAKER,
         "rd": RD, "label": LABEL4, "rts": [f"{topo.PROVIDER_ASN}:{vpn_id}"],
@@ -82,13 +80,14 @@ def attached(near):
     _plug_in()
     watcher.add_client(SPEAKER)
     try:
-        switch.ofctl(core.OVS, "--names", "add-flows", "p", "-", stdin=_flows(near))
+        switch.ofctl(core.OVS, "--names", "add-flows", "p", "-", stdin=_flows(nears))
         speaker.start()
-        for prefix in (far.prefix4, far.prefix6):
-            checks.wait_route(near, prefix)
-        for source, destination in ((near.host4, far.host4), (near.host6, far.host6)):
-            wait_until(lambda s=source, d=destination: checks.ping(near.ns, s, d, 1, limit_s=2)[0],
-                       30, "packets reach the host in the core")
+        for near in nears:
+            for prefix in (far.prefix4, far.prefix6):
+                checks.wait_route(near, prefix)
+            for source, to in ((near.host4, far.host4), (near.host6, far.host6)):
+                wait_until(lambda n=near, s=source, t=to: checks.ping(n.ns, s, t, 1, limit_s=2)[0],
+                           30, f"packets of {near.name} reach the host in the core")
         yield far
     finally:
         speaker.end()

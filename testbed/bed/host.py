@@ -221,9 +221,9 @@ def _write_owner(record):
 # ---- namespaces and links ------------------------------------------------------------------
 
 
-def make_namespaces():
-    """Makes all of them, without IPv6 where only switches live (they would chatter)."""
-    for name in topo.NAMESPACES:
+def make_namespaces(names=topo.NAMESPACES):
+    """Makes them, without IPv6 where only switches live (they would chatter)."""
+    for name in names:
         run(None, ["ip", "netns", "add", name])
         switch_only = name in (topo.P_NS, *(s.ns for s in topo.SITES + topo.SERVERS),
                                *(s.management_ns for s in topo.SITES))
@@ -270,11 +270,12 @@ def down():
         if pid and started is not None and lab.start_time(pid) == started:
             lab.end_processes(lambda p=pid, s=started: [p] if lab.start_time(p) == s else [])
     left = lab.end_processes(
-        lambda: lab.marked_processes(f"{MARK}={topo.RUN}", topo.NAMESPACES)
+        lambda: lab.marked_processes(f"{MARK}={topo.RUN}",
+                                     topo.NAMESPACES + topo.LATER_NAMESPACES)
     )
     if left:
         raise TestbedError(f"processes {left} can't be ended")
-    for name in topo.NAMESPACES:
+    for name in topo.NAMESPACES + topo.LATER_NAMESPACES:
         if os.path.exists(f"{lab.NETNS_DIR}/{name}"):
             run(None, ["ip", "netns", "del", name])
     if os.path.isdir(topo.RUN):

@@ -8,7 +8,7 @@
 
 Loads, each with what the ones before it have: "idle" (nothing), "probes" (numbered UDP packets,
 1 kHz in each direction), "tcp" (a TCP flow), "bgp" (200 updates/s from the customer, 200 from the
-core). With any but the first, ARP and ND questions are asked all the time as well. Packets go to and
+core; the other site is away meanwhile). With any but the first, ARP and ND questions are asked all the time as well. Packets go to and
 come from a host in the core (corehost.py).
 """
 
@@ -21,8 +21,8 @@ from contextlib import ExitStack, contextmanager
 
 from lib.lab import wait_until
 
-from . import bgpload, bgpmsg, churn, controller, corehost, host, probes, sessions, tcpflow
-from . import watcher, wire
+from . import bgpload, bgpmsg, checks, churn, controller, core, corehost, host, probes, sessions
+from . import tcpflow, watcher, wire
 from . import topology as topo
 
 LOADS = ("idle", "probes", "tcp", "bgp")
@@ -59,6 +59,25 @@ def questions(edge):
             asker.wait(10)
 
 
+@contextmanager
+def far_site_away(edge):
+    """The route reflector has no session with the other site for the length of a block, or until what it
+    gives is called. Its VMs would have all of the churn, too, and under TCG that is half of a
+    processor; once it is back, the far customer edge has to get everything."""
+    site = next(s for s in topo.SITES if s.name == topo.far(edge).site)
+    where = ("configure terminal", f"router bgp {topo.PROVIDER_ASN}")
+    core.vtysh(*where, f"neighbor {site.pe_address} shutdown")
+
+    def back():
+        core.vtysh(*where, f"no neighbor {site.pe_address} shutdown")
+        checks.wait_established([topo.far(edge)])
+
+    try:
+        yield back
+    finally:
+        back()
+
+
 class Rig:
     """See the module's text."""
 
@@ -67,7 +86,7 @@ class Rig:
         self._level = LOADS.index(load)
         self._rate, self._updates = rate, updates
         self._stack = ExitStack()
-        self.probes = self.tcp = self.load = self.watch = None
+        self.probes = self.tcp = self.load = self.watch = self._far_site = None
         self._port = self._cvm = None
         self._began_ns = self._churning_ns = 0
 
@@ -75,6 +94,7 @@ class Rig:
         with self._stack as stack:
             self.watch = stack.enter_context(watcher.watching())
             if self._level >= LOADS.index("bgp"):
+                self._far_site = stack.enter_context(far_site_away(self.edge))
                 self.load = stack.enter_context(bgpload.Load(self.edge, self._updates))
             if self._level >= LOADS.index("probes"):
                 stack.enter_context(corehost.attached(self.edge))
@@ -96,6 +116,20 @@ class Rig:
 
     def __exit__(self, *exc):
         return self._stack.__exit__(*exc)
+
+    def served(self, vms=None, limit_s=BACK_S):
+        """Waits until the customer has all sessions and routes that it should have."""
+        away = None
+        far = topo.far(self.edge)
+        if self.load:
+            away = next(s.pe_address for s in topo.SITES if s.name == far.site)
+        wait_until(lambda: sessions.established(self.edge, vms, away), limit_s,
+                   "all sessions are Established", interval_s=0.3)
+        if not away:
+            checks.wait_routes([self.edge, far], limit_s)
+        if self.probes:
+            for prefix in (self.far.prefix4, self.far.prefix6):
+                checks.wait_route(self.edge, prefix, limit_s=limit_s)
 
     def flowing(self, limit_s=BACK_S):
         """Waits until all that there is of traffic arrives, and counts end()'s losses from here."""
@@ -195,6 +229,7 @@ class Rig:
             found["updates"] = self.load.stop()
             stopped_ns = time.time_ns()
             found["updates_per_s"] = self._update_rates(stopped_ns)
+            self._far_site()
             self.load.wait_right(limit_s, with_fib)
             found["converged_s"] = (time.time_ns() - stopped_ns) / 1e9
         if self.probes:

@@ -128,6 +128,7 @@ class Move:
         self.pids = {"source": qemu(port, self.source)}
         self._hostds = {"source": Hostd(self.source), "destination": Hostd(self.destination)}
         self._seen, self.operation = set(), None
+        self._began = time.monotonic()
         self.number = controller.query("pvm", "migrate", port, "--no-wait")["id"]
 
     def close(self):
@@ -174,6 +175,15 @@ class Move:
         """The destination's QEMU, once it is being copied to."""
         self.pids["destination"] = lab.wait_until(lambda: qemu(self.port, self.destination), 20,
                                                   "the destination's QEMU runs", 0.002)
+
+    def state(self):
+        """Is the operation "running" or "ended"? As the database has it."""
+        ((state,),) = database("SELECT state FROM operations WHERE id = ?", self.number)
+        return "running" if state == 0 else "ended"
+
+    def age_s(self):
+        """Seconds since the move was begun."""
+        return time.monotonic() - self._began
 
     def end(self, limit_s=120):
         """Waits until the operation has ended, and returns it."""

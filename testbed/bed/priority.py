@@ -4,11 +4,13 @@
 import os
 import re
 import threading
+import time
 from contextlib import contextmanager
 
 from . import host
 
 FIRST = -20  # of what packets pass
+FORKED_S = 10
 
 
 @contextmanager
@@ -86,13 +88,15 @@ def put_path_first():
     its own; VMs that come later are found among the children of the testbed's init.
     """
     init, settled, over = host.processes()[1], set(), threading.Event()
+    since = {}  # a process may become QEMU a while after it was forked
 
     def watch():
         while True:
             with open(f"/proc/{init}/task/{init}/children", encoding="ascii") as file:
                 for pid in set(file.read().split()) - settled:
+                    began = since.setdefault(pid, time.monotonic())
                     try:
-                        if _put_first(pid):
+                        if _put_first(pid) and time.monotonic() - began > FORKED_S:
                             settled.add(pid)
                     except OSError:
                         settled.add(pid)  # no such groups here, or it has ended

@@ -45,7 +45,7 @@ def _end(child, limit_s=20):
 
 
 class Probes:
-    """Probes between two customer edges while a `with` block lasts.
+    """Probes between a customer edge, or several, and a far one while a `with` block lasts.
 
     IPv4 at `rate` per second in each direction, IPv6 at a tenth of that: two cores that emulate
     six VMs have no more to give. `limit_s` bounds it should nobody end it. Flows are called like
@@ -55,10 +55,12 @@ class Probes:
     def __init__(self, near, far_edge, rate=1000, versions=(4, 6), limit_s=3600):
         self.rate, self.limit_s = rate, limit_s
         self.flows = {}  # {number: (name, from, to, version)}
-        pairs = [(a, b, v) for a, b in ((near, far_edge), (far_edge, near)) for v in versions]
+        nears = near if isinstance(near, (list, tuple)) else [near]
+        pairs = [(a, b, v) for edge in nears for a, b in ((edge, far_edge), (far_edge, edge))
+                 for v in versions]
         for number, (a, b, version) in enumerate(pairs, 1):
             self.flows[number] = (f"{a.name}>{b.name} v{version}", a, b, version)
-        self._edges = (near, far_edge)
+        self._edges = (*nears, far_edge)
         self._receivers, self._senders = {}, {}
         # {flow's name: how many}, once ended. Unsent ones (there was no route) are among the sent,
         # and so among the lost.

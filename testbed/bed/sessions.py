@@ -74,9 +74,10 @@ def snapshot(edge, vms=None):
     return found
 
 
-def established(edge, vms=None):
-    """Are all sessions up, at every end?"""
-    return all(state[0] == ESTABLISHED for state in snapshot(edge, vms).values())
+def established(edge, vms=None, without=None):
+    """Are all sessions up, at every end? `without`: but for those with this neighbour."""
+    return all(state[0] == ESTABLISHED for name, state in snapshot(edge, vms).items()
+               if without is None or f": {without}" not in name)
 
 
 def resets(before, after):

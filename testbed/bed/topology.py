@@ -170,6 +170,24 @@ class CoreHost:
     host6: str
 
 
+@dataclass(frozen=True)
+class MoreEdge(CustomerEdge):
+    """One more customer edge of a customer at a site (bed/moreedges.py)."""
+
+    number: int = 0
+
+    @property
+    def name(self):
+        return f"{self.customer}-{self.site}{self.number}"
+
+
+def _more(number):
+    return MoreEdge("green", "a", f"more{number}", 65110 + number, f"192.168.{10 + number}",
+                    f"fd00:a1:{number}:", f"10.{100 + number}.0.0/16", f"fd00:10:{100 + number}::/48",
+                    f"10.{100 + number}.0.1", f"fd00:10:{100 + number}::1", number=number)
+
+
+MORE_EDGES = tuple(_more(number) for number in range(1, 9))
 CORE_HOST = CoreHost("green", "green-core", f"{NS_PREFIX}green-core", "10.3.0.0/16",
                      "fd00:10:3::/48", "10.3.0.1", "fd00:10:3::1")
 
@@ -180,6 +198,10 @@ NAMESPACES = (
     + tuple(ce.ns for ce in CES)
     + (CORE_NS, P_NS, SPEAKERS_NS, CORE_HOST.ns)
 )
+
+
+# Those that aren't made at once, but have to be removed.
+LATER_NAMESPACES = tuple(edge.ns for edge in MORE_EDGES)
 
 
 def ce(name):

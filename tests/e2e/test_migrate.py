@@ -7,11 +7,11 @@ What dies at which point of a move is in ALWAYS, a few of each, and in MORE, for
 
 import os
 import signal
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from bed import checks, controller, customer, host, moves, switch, wire
+from bed import checks, controller, customer, drains, host, moves, switch, wire
 from bed import topology as topo
 from bed.parallel import together
 from lib.lab import wait_until
@@ -20,6 +20,7 @@ NEAR = topo.ce("green-a")
 FAR = topo.far(NEAR)
 OTHER = topo.ce("red-a")  # another customer's at the same site
 SITE = topo.SITES[0]
+HANGS_S = 15
 LIMIT_S = 240  # for VMs to boot and sessions to come back on a busy machine
 
 SOURCE_READY, SOURCE_STOPPED = ("source", "ready"), ("source", "stopped")
@@ -245,6 +246,42 @@ def test_hostd_is_not_needed_when_both_run(bed, role):  # pylint: disable=unused
     can_be_moved()
 
 
+@contextmanager
+def hanging(pid):
+    """A process that hangs for the length of a block."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+@pytest.mark.parametrize("role, point", chosen(
+    [("source", "copy-memory")],
+    [("destination", "copy-memory"), ("source", SOURCE_READY), ("destination", SOURCE_READY),
+     ("source", DESTINATION_RUNS), ("destination", DESTINATION_RUNS)]))
+def test_hostd_hangs(bed, role, point):  # pylint: disable=unused-argument
+    """The customer is served while it hangs, and the move ends before it goes on, or with it."""
+    pids = {server.name: host.daemon_pid(f"{server.name}-hostd") for server in SITE.servers}
+    before = resets()
+    with ExitStack() as stack:
+        def hang(move):
+            stack.enter_context(hanging(pids[getattr(move, role).name]))
+            wait_until(lambda: crosses(NEAR, FAR), 60, "packets cross while it hangs", 0.2)
+            wait_until(lambda: move.state() != "running" or move.age_s() > HANGS_S, 2 * HANGS_S,
+                       "the move has ended, or waits for long enough", 0.2)
+            stack.close()
+
+        operation, move = migrate(point, hang)
+    if operation["state"] == "succeeded":
+        moved(move)
+    else:
+        stayed(move)
+        assert moves.qemu(NEAR.name, move.source) == move.pids["source"]
+    assert same_sessions(before)
+    can_be_moved()
+
+
 # ---- edgeplexd -----------------------------------------------------------------------------
 
 
@@ -293,6 +330,24 @@ def test_edge_switch_restarts(bed, point):  # pylint: disable=unused-argument
         served()
         served(OTHER)
     assert operation["state"] in ("failed", "succeeded")
+    (moved if operation["state"] == "succeeded" else stayed)(move)
+    can_be_moved()
+
+
+@pytest.mark.parametrize("point", chosen([], ["copy-memory", SOURCE_READY, SOURCE_STOPPED,
+                                              DESTINATION_RUNS, "settle"]))
+def test_edge_switch_hangs(bed, point):  # pylint: disable=unused-argument
+    """No packet passes meanwhile; afterwards one side serves."""
+    pid = host.daemon_pid(f"edge-{SITE.name}-vswitchd")
+    with moves.Move(NEAR.name) as move:
+        move.reach("copy-memory")
+        assert move.reach(point)
+        with hanging(pid):
+            began = move.age_s()
+            wait_until(lambda: move.age_s() > began + HANGS_S, 2 * HANGS_S, "it hung long enough")
+        operation = move.end(LIMIT_S)
+        served()
+        served(OTHER)
     (moved if operation["state"] == "succeeded" else stayed)(move)
     can_be_moved()
 
@@ -435,3 +490,13 @@ def test_drain(bed):  # pylint: disable=unused-argument
     finally:
         controller.cli("server", "undrain", here.name)
     can_be_moved()
+
+
+def test_drain_under_traffic(bed):  # pylint: disable=unused-argument
+    """Three PVMs at once, there and back, with packets both ways: none is lost, none comes twice, and no
+    session is reset; nor of a customer who stays."""
+    with drains.Rig(3, rate=50) as rig:
+        for do in (rig.drain, rig.back):
+            assert rig.observe(do)["problems"] == []
+    served()
+    served(OTHER)
