@@ -21,6 +21,14 @@ QUIET_NS = 5_000_000_000
 AFTERMATH_NS = 2_000_000_000
 
 
+def _where(flows, from_ns):
+    """Where the largest gaps of flows are, as text."""
+    return ", ".join(
+        f"{name}: {flow['lost']} lost, {flow['gaps'][0]['gap_ms']:.0f} ms without any from "
+        f"{(flow['gaps'][0]['at_ns'] - from_ns) / 1e9:.2f} s on"
+        for name, flow in flows.items() if flow["gaps"])
+
+
 class Rig:
     """See the module's text."""
 
@@ -82,11 +90,13 @@ class Rig:
         flows = self._probes.window(from_ns, until_ns) | self._bystander.window(from_ns, until_ns)
         found = {}
         for edge in (*self.edges, BYSTANDER):
-            total = probes.total({name: flow for name, flow in flows.items()
-                                  if edge.name in name.split()[0].split(">")})
+            mine = {name: flow for name, flow in flows.items()
+                    if edge.name in name.split()[0].split(">")}
+            total = probes.total(mine)
             found[edge.name] = {"expected": total["expected"], "lost": total["lost"],
                                 "duplicated": total["duplicated"], "gap_ms": total["gap_ms"],
-                                "p99_ms": total["delay_p99_ms"]}
+                                "p99_ms": total["delay_p99_ms"],
+                                "where": _where(mine, from_ns)}
         return found
 
     def _settled(self, ns):
@@ -112,7 +122,7 @@ class Rig:
         after = self._sessions()
         lost = {name: sessions.resets(before[name], after[name]) for name in before}
         problems = [text for texts in lost.values() for text in texts]
-        problems += [f"{name}: {figures[what]} packets were {what}"
+        problems += [f"{name}: {figures[what]} packets were {what}; {figures['where']}"
                      for name, figures in moved.items() for what in ("lost", "duplicated")
                      if figures[what]]
         return {"took_s": took_s, "quiet": quiet, "moved": moved, "problems": problems,

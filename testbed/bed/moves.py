@@ -59,6 +59,13 @@ def qemu(name, where, role="pvm"):
     return None
 
 
+def last_errors(port):
+    """{neighbour: why its session ended last} of a PVM, and what the controller last told of it."""
+    errors = {n["address"]: n.get("last_error") for n in controller.query("pvm", "show", port)["bgp"]}
+    events = controller.cli("event", "list").splitlines()
+    return errors, [line for line in events if port in line][:20]
+
+
 # ---- hostd ---------------------------------------------------------------------------------
 
 

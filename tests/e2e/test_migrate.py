@@ -44,6 +44,8 @@ def resets():
 def same_sessions(before):
     """No session was reset; unless the other PVM's were too, which a starved machine does."""
     mine, others = resets()
+    if mine != before[0]:
+        print(f"sessions were reset: {before} became {mine}, {others}; {moves.last_errors(NEAR.name)}")
     return mine == before[0] or others != before[1]
 
 
