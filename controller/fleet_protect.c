@@ -800,6 +800,7 @@ struct takeover {
 	int64_t epoch_age_ms;
 	double loaded_us, epoch;
 	bool resumed; /* after a restart of edgeplexd */
+	bool active;  /* the standby runs already: there is no way back */
 	bool refused; /* somebody else was faster */
 };
 
@@ -887,8 +888,8 @@ static bool fence(struct protector *p, struct takeover *take)
 		struct protect_facts facts = get_facts(p);
 		if (facts.primary == PRIMARY_DEAD)
 			is_dead = true;
-		if (take->why == FAILOVER_ASKED || facts.primary == PRIMARY_UNPROTECTED ||
-			facts.primary == PRIMARY_FREE) {
+		if (!take->active &&
+			(take->why == FAILOVER_ASKED || !protect_may_activate(&facts, take->why))) {
 			go_back(p, "the edge switch didn't confirm that the primary was fenced");
 			return false;
 		}
@@ -971,20 +972,28 @@ static void finish_takeover(struct protector *p, struct takeover *take)
 	fleet_kick(p->fleet);
 }
 
+/* Is the primary well after all, as its hostd says? */
+static bool primary_lives(struct protector *p)
+{
+	ask_primary(p, PROTECT_ASK_PRIMARY_MS);
+	enum protect_primary primary = get_facts(p).primary;
+	return primary == PRIMARY_SYNCING || primary == PRIMARY_PROTECTED ||
+	       primary == PRIMARY_UNPROTECTED || primary == PRIMARY_FREE;
+}
+
 /* From the stored decision to a standby that speaks. */
 static void go_on_taking_over(struct protector *p, struct takeover *take)
 {
 	char why[200] = "";
 	show(p, SHOWN_TAKEOVER, "%s", model_failover_why_name(take->why));
-	if (!fence(p, take))
-		return;
-	bool is_active = false;
 	if (take->resumed) {
 		ask_standby(p, PROTECT_HOSTD_MS);
-		is_active = get_facts(p).standby == STANDBY_ACTIVE || standby_runs(p);
+		take->active = get_facts(p).standby == STANDBY_ACTIVE || standby_runs(p);
 	}
-	if (!is_active && (take->resumed || (take->why != FAILOVER_PRIMARY_DEAD &&
-						    take->why != FAILOVER_SERVER_LOST))) {
+	if (!fence(p, take))
+		return;
+	if (!take->active && (take->resumed || (take->why != FAILOVER_PRIMARY_DEAD &&
+						       take->why != FAILOVER_SERVER_LOST))) {
 		struct protect_facts facts;
 		ask_primary(p, PROTECT_CHECK_MS);
 		facts = get_facts(p);
@@ -996,6 +1005,8 @@ static void go_on_taking_over(struct protector *p, struct takeover *take)
 	int rc = activate(p, take, why);
 	if (rc == 0)
 		finish_takeover(p, take);
+	else if (rc == -1 && take->why != FAILOVER_PRIMARY_DEAD && primary_lives(p))
+		go_back(p, why);
 	else if (rc == -1)
 		start_anew(p, why);
 }
@@ -1162,7 +1173,8 @@ static unsigned watch(struct protector *p)
 	struct why unknown = {""};
 	enum failover_why why;
 	if (sides_open(p, &unknown) != 0) {
-		start_anew(p, unknown.text);
+		end_protection(p);
+		attempt_failed(p, "%.200s", unknown.text);
 		return 0;
 	}
 	if (apply_changes(p)) {
