@@ -351,7 +351,7 @@ static bool was_tried(struct run *run, const char *object)
 /* Begins the move of a VM unless something works on it. */
 static void drain_vm(struct run *run, const char *kind, const char *name, struct drain_count *count)
 {
-	struct operation op;
+	struct operation op = {.id = 0};
 	struct problem problem = {0};
 	int64_t id;
 	char object[48];

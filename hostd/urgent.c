@@ -20,7 +20,7 @@ static void set_all(pid_t pid, int policy, int priority)
 	snprintf(path, sizeof(path), "/proc/%d/task", (int)pid);
 	tasks = opendir(path);
 	while (tasks != NULL && (entry = readdir(tasks)) != NULL) {
-		pid_t thread = (pid_t)atoi(entry->d_name); /* 0: "." or ".." */
+		pid_t thread = (pid_t)strtol(entry->d_name, NULL, 10); /* 0: "." or ".." */
 
 		if (thread > 0 && sched_setscheduler(thread, policy, &param) < 0 && errno != ESRCH)
 			log_debug("no such priority for a stop: %s", strerror(errno));
