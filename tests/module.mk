@@ -8,8 +8,9 @@ check: ## Install, build and test everything
 	$(MAKE) image
 	tests/run
 
-check-moves: all image ## Test moves that go wrong at every step; `check` tests some of them
-	EDGEPLEX_ALL_MOVES=1 /usr/bin/python3 -B -m pytest -v -p no:cacheprovider tests/e2e/test_migrate.py
+check-moves: all image ## Test moves that go wrong at every step, and failovers in a row; `check` tests some of them
+	EDGEPLEX_ALL_MOVES=1 /usr/bin/python3 -B -m pytest -v -p no:cacheprovider tests/e2e/test_migrate.py \
+		tests/e2e/test_protect.py
 
 list-unit-tests:
 	@printf '%s\n' $(UNIT_TESTS)

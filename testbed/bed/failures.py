@@ -42,7 +42,7 @@ SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
 # ---- links ---------------------------------------------------------------------------------
 
 
-def _socket_in(ns):
+def socket_in(ns, *kind):
     """A socket of a network namespace: made by a thread that enters it and ends."""
     made = []
 
@@ -50,7 +50,7 @@ def _socket_in(ns):
         fd = os.open(f"{lab.NETNS_DIR}/{ns}", os.O_RDONLY)
         try:
             if ctypes.CDLL(None, use_errno=True).setns(fd, CLONE_NEWNET) == 0:
-                made.append(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+                made.append(socket.socket(*kind))
         finally:
             os.close(fd)
 
@@ -67,7 +67,7 @@ class Interface:
 
     def __init__(self, ns, name):
         self.ns, self.name = ns, name
-        self._socket = _socket_in(ns)
+        self._socket = socket_in(ns, socket.AF_INET, socket.SOCK_DGRAM)
 
     def set_up(self, up):
         """The other end of a veth pair loses its carrier with this one."""

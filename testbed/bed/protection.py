@@ -9,12 +9,15 @@ spoke for it, since when, and whether one that was fenced still reached a peer.
     wire.leaks(primary, standby)               # [text]
 """
 
+import ipaddress
 import os
+import socket
+import struct
 import time
 
 from lib.lab import wait_until
 
-from . import controller, host, moves, wire
+from . import controller, failures, host, moves, wire
 from . import topology as topo
 
 # Of the control plane, behind a tag and without.
@@ -54,6 +57,22 @@ def sides(site):
     now = state(site)
     standby = now.get("standby")
     return moves.by_name(now["server"]), moves.by_name(standby) if standby else None
+
+
+def impersonate(site, where, marker, count=20):
+    """Has server `where` say something with the CVM's addresses and tags, as its copy there would:
+    ARP requests for the core's gateway, with `marker` (bytes) in what fills them up."""
+    cvm = controller.query("cvm", "show", site.name)
+    mac = wire.mac(cvm["macs"]["core"])
+    own, gateway = (ipaddress.IPv4Address(a.split("/")[0]).packed
+                    for a in (site.core_address, site.gateway))
+    frame = (b"\xff" * 6 + mac + struct.pack("!HH", wire.ETH_VLAN, cvm["vlans"]["core"])
+             + struct.pack("!HHHBBH", wire.ETH_ARP, 1, wire.ETH_IP, 6, 4, 1) + mac + own
+             + b"\0" * 6 + gateway + marker).ljust(64, b"\0")
+    with failures.socket_in(where.ns, socket.AF_PACKET, socket.SOCK_RAW) as link:
+        link.bind(("trunk", 0))
+        for _ in range(count):
+            link.send(frame)
 
 
 class CvmWire:
@@ -114,6 +133,12 @@ class CvmWire:
         """When the CVM's copy on a server first spoke after a time; None when it never did."""
         return min((f.ns for nic in (self._core, self._inside) for f in self._said(server, nic)
                     if f.ns > after_ns), default=None)
+
+    def marked(self, marker, server=None):
+        """How many frames with impersonate()'s marker came to the switch from a server, or reached the
+        core."""
+        frames = self._said(server, self._core) if server else self._to_core()
+        return sum(marker in f.rest for f in frames)
 
     def longest_silence_ms(self, from_ns, until_ns):
         """The longest time within a window in which no frame of the CVM reached a peer."""
