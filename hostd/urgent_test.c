@@ -49,9 +49,9 @@ static pid_t start_process(volatile pid_t *threads)
 
 static void test_all_threads(void **state)
 {
+	const int both = PROT_READ | PROT_WRITE, flags = MAP_SHARED | MAP_ANONYMOUS;
 	// cppcheck-suppress invalidFunctionArg ; no file behind anonymous memory
-	volatile pid_t *threads = mmap(NULL, sizeof(pid_t) * N_THREADS, PROT_READ | PROT_WRITE,
-		MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	volatile pid_t *threads = mmap(NULL, N_THREADS * sizeof(pid_t), both, flags, -1, 0);
 	const struct sched_param param = {.sched_priority = 1}, plain = {0};
 	pid_t pid;
 
