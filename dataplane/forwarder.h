@@ -20,6 +20,7 @@ struct port_device {
 	int socket_fd;   /* packet socket of a kernel device, or -1 */
 	int tap_fd;
 	bool link;                  /* as last shown to the kernel; control thread */
+	uint64_t down_ms;           /* since when a NIC by PCI says otherwise; 0: it doesn't */
 	char host_device[IFNAMSIZ]; /* "" when the NIC is ours by PCI */
 };
 

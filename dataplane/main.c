@@ -64,7 +64,8 @@ struct program {
 	struct ifaces *retired;
 	uint64_t retired_ticket;
 	bool refresh_again;
-	bool environment; /* DPDK's has started */
+	bool link_in_doubt; /* it is to be looked at again soon */
+	bool environment;   /* DPDK's has started */
 };
 
 uint64_t now_ms(void)
@@ -190,18 +191,44 @@ static int parse_options(int argc, char **argv, struct options *options)
 
 /* ---- interfaces -------------------------------------------------------------------------- */
 
+/*
+ * A virtio NIC says that it is down while DPDK announces where it is, which it does ten times in
+ * the half second after a move: it stops the device for that. Had the kernel's interface lost its
+ * carrier each time, the customer's BGP sessions would be gone.
+ */
+#define LINK_DOWN_MS 200 /* before it is believed */
+
+static bool nic_link(struct program *program, struct port_device *device)
+{
+	struct rte_eth_link link;
+	uint64_t now = now_ms();
+
+	if (rte_eth_link_get_nowait(device->id, &link) == 0 && link.link_status) {
+		device->down_ms = 0;
+		return true;
+	}
+	if (!device->link)
+		return false;
+	if (device->down_ms == 0)
+		device->down_ms = now;
+	if (now - device->down_ms >= LINK_DOWN_MS)
+		return false;
+	program->link_in_doubt = true;
+	return true;
+}
+
 static bool port_link(struct program *program, unsigned i)
 {
-	const struct port_device *device = &program->fwd.devices[i];
-	struct rte_eth_link link;
+	struct port_device *device = &program->fwd.devices[i];
 
 	if (device->host_device[0])
 		return netlink_carrier(program->netlink, device->host_device);
-	return rte_eth_link_get_nowait(device->id, &link) == 0 && link.link_status;
+	return nic_link(program, device);
 }
 
 static void show_link(struct program *program)
 {
+	program->link_in_doubt = false;
 	for (unsigned i = 0; i < program->fwd.engine.n_ports; i++) {
 		struct port_device *device = &program->fwd.devices[i];
 		bool link = port_link(program, i);
@@ -335,9 +362,8 @@ static void control_loop(struct program *program, int signal_fd)
 	for (;;) {
 		struct epoll_event events[8];
 		/* NICs by PCI don't tell when their link changes: they are asked once a second. */
-		int timeout = program->refresh_again                   ? 10
-			      : program->fwd.devices[0].host_device[0] ? -1
-								       : 1000;
+		bool soon = program->refresh_again || program->link_in_doubt;
+		int timeout = soon ? 10 : program->fwd.devices[0].host_device[0] ? -1 : 1000;
 		int n = epoll_wait(epoll_fd, events, 8, timeout);
 
 		for (int i = 0; i < n; i++) {
@@ -358,7 +384,7 @@ static void control_loop(struct program *program, int signal_fd)
 		}
 		if (program->refresh_again)
 			refresh_ifaces(program);
-		if (timeout == 1000 && now_ms() >= next_link_ms) {
+		if (program->link_in_doubt || (timeout == 1000 && now_ms() >= next_link_ms)) {
 			show_link(program);
 			next_link_ms = now_ms() + 1000;
 		}

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What dies, and what goes on meanwhile."""
 
+import json
 import os
 import re
 import signal
 
-from bed import checks, controller, customer, host, switch
+from bed import checks, controller, customer, host, moves, server, sessions, switch
 from bed import topology as topo
 from lib.lab import wait_until
 
@@ -113,3 +114,21 @@ def test_killed_controller_changes_nothing(bed):  # pylint: disable=unused-argum
     for site in topo.SITES:
         assert youngest(site) > ages[site.name], "a rule was installed anew"
     assert all(all(customer.established(e).values()) for e in topo.CES)
+
+
+def test_a_nic_that_announces_itself_loses_no_session(bed):  # pylint: disable=unused-argument
+    """QEMU has the guest announce its NICs after each move; DPDK stops them for that, each time."""
+    where = moves.server_of(NEAR.name)
+    before = sessions.snapshot(NEAR)
+
+    def link_changes():
+        return [p["link"] for p in controller.query("pvm", "show", NEAR.name)["fwd"]["ports"]]
+
+    announce = {"execute": "announce-self",
+                "arguments": {"initial": 1, "max": 1, "rounds": 1000, "step": 0}}
+    for _ in range(5):
+        server.virsh(where, "qemu-monitor-command", f"pvm-{NEAR.name}", json.dumps(announce))
+        # Several of the seconds at which the forwarder looks at its links.
+        assert checks.ping(NEAR.ns, NEAR.host4, FAR.host4)[0] == 5
+        assert link_changes() == [True, True]
+    assert sessions.resets(before, sessions.snapshot(NEAR)) == []
