@@ -70,6 +70,7 @@ static void test_watch_goes_with_its_thread(void **state)
 	run(loop);
 	assert_int_equal(woken, 1);
 	assert_true(is_destroyed(watch));
+	((void (*)(void *))glib("g_main_loop_unref"))(loop);
 }
 
 /* Nobody wakes this one: the loop ends all the same, as a wake-up that was lost would have it. */
@@ -89,6 +90,7 @@ static void test_nobody_waits_for_ever(void **state)
 	set_callback(watch, never, NULL, NULL);
 	assert_true(attach(watch, context) > 0);
 	run(loop);
+	((void (*)(void *))glib("g_main_loop_unref"))(loop);
 }
 
 /* A libvirtd that accepts and says nothing. */
