@@ -477,7 +477,8 @@ int fleet_move_copy(struct fleet *fleet, const char *object, fleet_progress_fn p
 struct forwarder_view {
 	double uptime_ms, rx, tx; /* frames of the core port */
 	double received;          /* of all ports */
-	bool links, complete;
+	double emptied[2];        /* how often each port had nothing left to take */
+	bool links, complete, sleeping;
 };
 
 static bool view_forwarder(struct guest *guest, struct forwarder_view *view)
@@ -489,9 +490,12 @@ static bool view_forwarder(struct guest *guest, struct forwarder_view *view)
 	if (guest_call(guest, "fwd.status", NULL, PROBE_MS, &status, &err) != 0)
 		return false;
 	*view = (struct forwarder_view){.uptime_ms = number(status, "uptime_ms"), .links = true};
+	view->sleeping = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(status, "sleeping"));
 	cJSON_ArrayForEach (port, cJSON_GetObjectItemCaseSensitive(status, "ports")) {
 		const cJSON *counters = cJSON_GetObjectItemCaseSensitive(port, "counters");
 		view->links &= cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(port, "link"));
+		if (n < 2)
+			view->emptied[n] = number(counters, "rx_empty");
 		n++;
 		view->received += number(counters, "rx_packets");
 		if (strcmp(text(port, "name"), "core") == 0) {
@@ -504,6 +508,13 @@ static bool view_forwarder(struct guest *guest, struct forwarder_view *view)
 		cJSON_GetObjectItemCaseSensitive(status, "fib"), "complete"));
 	cJSON_Delete(status);
 	return true;
+}
+
+/* Had it taken all that had come in when it was first looked at, by the second time? */
+static bool is_through(const struct forwarder_view *first, const struct forwarder_view *second)
+{
+	return second->sleeping ||
+	       (second->emptied[0] > first->emptied[0] && second->emptied[1] > first->emptied[1]);
 }
 
 /*
@@ -546,6 +557,9 @@ static bool shows_forwarding(
 		snprintf(why, 160, "a link of it is down");
 	else if (second.uptime_ms <= first.uptime_ms)
 		snprintf(why, 160, "its forwarder stands still");
+	else if (!is_through(&first, &second))
+		/* Packets that the source has, too: they mustn't be heard of again from here. */
+		snprintf(why, 160, "it isn't through with what had come in when it was copied");
 	else if (answered_before && !answered)
 		snprintf(why, 160, "it gets no answer from the CVM");
 	else if (answered && (second.rx <= first.rx || second.tx <= first.tx))

@@ -50,6 +50,7 @@ enum drop_reason {
 /* Written by the fast path only; read by the control thread, each word by itself. */
 struct port_counters {
 	uint64_t rx_packets, rx_bytes, tx_packets, tx_bytes;
+	uint64_t rx_empty; /* how often the device had given all that it had */
 	uint64_t punted, from_tap, icmp_errors, echo_replies, fragments;
 	uint64_t drops[DROP_N];
 };

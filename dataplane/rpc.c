@@ -30,6 +30,7 @@ static cJSON *counters_json(const struct port_counters *c)
 		dropped += c->drops[i];
 	cJSON_AddNumberToObject(out, "rx_packets", (double)c->rx_packets);
 	cJSON_AddNumberToObject(out, "rx_bytes", (double)c->rx_bytes);
+	cJSON_AddNumberToObject(out, "rx_empty", (double)c->rx_empty);
 	cJSON_AddNumberToObject(out, "tx_packets", (double)c->tx_packets);
 	cJSON_AddNumberToObject(out, "tx_bytes", (double)c->tx_bytes);
 	cJSON_AddNumberToObject(out, "rx_dropped", (double)(dropped - tx_dropped));

@@ -41,6 +41,7 @@ static unsigned receive(struct worker *worker)
 			rte_prefetch0(rte_pktmbuf_mtod(burst[i], void *));
 		for (unsigned i = 0; i < n; i++)
 			engine_input(engine, port, burst[i]);
+		engine->ports[port].counters.rx_empty += n < ENGINE_BURST;
 		total += n;
 	}
 	return total;

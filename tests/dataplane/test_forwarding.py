@@ -398,3 +398,4 @@ def test_counters_count(net):
                "the packets are counted")
     after = net.port("core")["counters"]
     assert after["tx_bytes"] - before["tx_bytes"] >= 50 * len(packet)
+    wait_until(lambda: net.port("cust")["counters"]["rx_empty"] > 0, 5, "all of them were taken")
