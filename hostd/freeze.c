@@ -4,12 +4,14 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/pidfd.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
@@ -22,6 +24,9 @@
 #define MAGIC 0x455046525a000001ull /* "EPFRZ", version 1 */
 #define SUFFIX ".freeze"
 #define QMP_TIMEOUT_MS 2000
+
+/* Shared with the guard. 0: not watched. */
+static _Atomic uint32_t *pulse;
 
 struct record {
 	uint64_t magic;
@@ -145,16 +150,60 @@ void freeze_recover(const char *dir)
 		closedir(list);
 }
 
+void freeze_pulse(void)
+{
+	uint32_t next = atomic_load(pulse) + 1;
+
+	atomic_store(pulse, next != 0 ? next : 1);
+}
+
+void freeze_rest(void)
+{
+	atomic_store(pulse, 0);
+}
+
+/*
+ * Until `fd` is at its end: hostd, `process`, is gone. Counts its own rounds rather than time: then
+ * both were kept waiting when the machine slept.
+ */
+static void watch(int fd, int process)
+{
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+	uint32_t last = 0;
+	unsigned same = 0;
+
+	while (poll(&p, 1, FREEZE_PULSE_MS) == 0 || p.revents == 0) {
+		uint32_t now = atomic_load(pulse);
+
+		same = now != 0 && now == last ? same + 1 : 0;
+		last = now;
+		if (same * FREEZE_PULSE_MS < FREEZE_HUNG_MS)
+			continue;
+		log_error("edgeplex-hostd hangs: it is killed, and its VMs are resumed");
+		if (pidfd_send_signal(process, SIGKILL, NULL, 0) < 0)
+			log_error("it can't be killed: %s", strerror(errno));
+		same = 0;
+	}
+}
+
 int freeze_start_guard(const char *dir)
 {
-	int ends[2];
+	const int both = PROT_READ | PROT_WRITE, flags = MAP_SHARED | MAP_ANONYMOUS;
+	int ends[2], self;
 	pid_t pid;
-	char byte;
 
+	// cppcheck-suppress invalidFunctionArg ; no file behind anonymous memory
+	pulse = mmap(NULL, sizeof(*pulse), both, flags, -1, 0);
+	if (pulse == MAP_FAILED)
+		return errno;
+	self = pidfd_open(getpid(), 0);
+	if (self < 0)
+		return errno;
 	if (pipe2(ends, O_CLOEXEC) < 0)
 		return errno;
 	pid = fork();
 	if (pid != 0) {
+		close(self);
 		close(ends[0]); /* the other end closes with this process */
 		if (pid > 0)
 			return 0;
@@ -167,8 +216,7 @@ int freeze_start_guard(const char *dir)
 	signal(SIGTERM, SIG_IGN);
 	signal(SIGHUP, SIG_IGN);
 	prctl(PR_SET_NAME, "hostd-guard");
-	while (read(ends[0], &byte, 1) < 0 && errno == EINTR)
-		;
+	watch(ends[0], self);
 	freeze_recover(dir);
 	_exit(0);
 }

@@ -3,10 +3,11 @@
 #define EDGEPLEX_HOSTD_FREEZE_H
 
 /*
- * No VM stays stopped because hostd died. Before a source is stopped, a record in the run
+ * No VM stays stopped because hostd died or hangs. Before a source is stopped, a record in the run
  * directory says so; it is memory shared with a file, so a kill at any moment leaves it right.
  * A guard, a child process that does nothing else, waits for hostd's end and then resumes what the
- * records say; so does hostd when it starts, should the guard have been killed too.
+ * records say; so does hostd when it starts, should the guard have been killed too. A hostd that
+ * gives no sign of life for FREEZE_HUNG_MS is killed by the guard.
  *
  * A VM is not resumed when its record says that the destination was given leave to run
  * (FREEZE_GRANTED): from then on only the controller may resume it, who knows what the switch lets
@@ -16,6 +17,13 @@
  */
 
 #include <stdint.h>
+
+/*
+ * More than a busy machine keeps a process waiting, and than the other hostd's silence may last
+ * (5 s), so that what a peer can see first is dealt with by the peer.
+ */
+#define FREEZE_HUNG_MS 10000
+#define FREEZE_PULSE_MS 500
 
 enum freeze_status {
 	FREEZE_RUNNING,
@@ -47,5 +55,12 @@ void freeze_recover(const char *dir);
  * Returns 0 or errno.
  */
 int freeze_start_guard(const char *dir);
+
+/*
+ * Tells the guard that this process doesn't hang: from the first time on it expects to hear so
+ * every FREEZE_PULSE_MS, until freeze_rest(), after which it only waits for the end.
+ */
+void freeze_pulse(void);
+void freeze_rest(void);
 
 #endif

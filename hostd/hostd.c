@@ -848,7 +848,8 @@ static void run(struct hostd *hostd, int signal_fd)
 	while (p[2].revents == 0) {
 		int fd;
 
-		if (poll(p, 3, -1) < 0)
+		freeze_pulse();
+		if (poll(p, 3, FREEZE_PULSE_MS) < 0)
 			continue;
 		if (p[0].revents != 0)
 			control_accept(hostd->control);
@@ -1019,6 +1020,7 @@ int main(int argc, char **argv)
 	}
 	log_info("ready socket=%s listen=%s", o.socket, o.listen);
 	run(&hostd, signal_fd);
+	freeze_rest(); /* ending takes as long as it takes */
 	end_all(&hostd);
 	control_destroy(hostd.control);
 	link_keys_free(hostd.keys);

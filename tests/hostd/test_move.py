@@ -390,6 +390,17 @@ def test_stopped_qemu_hangs_nobody(pair):
     pair.wait_source("ended")
 
 
+def test_hostd_hangs_while_the_source_stands_still(pair):
+    """Its guard ends it, and the source goes on."""
+    pair.start()
+    pair.freeze()
+    os.kill(pair.a.process.pid, signal.SIGSTOP)
+    assert pair.a.process.wait(60) == -signal.SIGKILL
+    pair.a.rpc.close()
+    wait_until(lambda: pair.source.status() == "running", 20, "the source runs")
+    pair.wait_target("lost")
+
+
 def test_destination_qemu_killed(pair):
     pair.start()
     pair.freeze()

@@ -270,6 +270,27 @@ def test_the_primary_goes_on_unprotected(pair, victim):
     sequence.close()
 
 
+def test_own_hostd_hangs(pair):
+    """Its guard ends it, the VM goes on unprotected, and not a frame is lost."""
+    pair.protect(interval_ms=50, timeout_ms=TIMEOUT_MS)
+    session, sequence = Session(pair.lab, pair.ns), Sequence(pair.ns, 5000)
+    pair.wait_epochs(5)
+    os.kill(pair.a.process.pid, signal.SIGSTOP)
+    assert pair.a.process.wait(60) == -signal.SIGKILL
+    pair.a.rpc.close()
+    before = len(sequence.came)
+    wait_until(lambda: len(sequence.came) > before + 200, 30, "datagrams come")
+    session.goes_on()
+    wait_until(lambda: pair.primary.status() == "running" and buffers(pair.primary) == [], 10, "nothing is held")
+    assert_none_lost(sequence.numbers())
+    pair.a.start()
+    pair.protect(interval_ms=50)
+    pair.wait_epochs(3)
+    session.goes_on()
+    session.close()
+    sequence.close()
+
+
 def test_silent_source_is_told(pair):
     """A server that is cut off: the standby's hostd says so, and holds the last whole epoch."""
     pair.protect(ticket=pair.prepare(silence_ms=300), interval_ms=50)
