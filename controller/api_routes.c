@@ -18,17 +18,6 @@
 #define EVENT_BATCH 100
 #define EVENT_BLOCK 4096
 
-static void add_time(cJSON *json, const char *name, int64_t ms)
-{
-	char text[40];
-	struct tm tm;
-	time_t seconds = (time_t)(ms / 1000);
-	gmtime_r(&seconds, &tm);
-	size_t len = strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%S", &tm);
-	snprintf(text + len, sizeof(text) - len, ".%03dZ", (int)(ms % 1000));
-	cJSON_AddStringToObject(json, name, text);
-}
-
 static void database_failed(struct api_request *request)
 {
 	problem_set(&request->problem, 500, "internal",
@@ -532,7 +521,7 @@ static void add_history(struct api_request *request, const struct port *port)
 		return;
 	for (size_t i = 0; i < n; i++) {
 		cJSON *item = cJSON_CreateObject();
-		add_time(item, "time", history[i].time_ms);
+		model_add_time(item, "time", history[i].time_ms);
 		cJSON_AddStringToObject(item, "what", history[i].what);
 		cJSON_AddStringToObject(item, "server", history[i].server);
 		cJSON_AddStringToObject(item, "detail", history[i].detail);
@@ -880,7 +869,7 @@ static cJSON *event_json(const struct event *event)
 {
 	cJSON *json = cJSON_CreateObject();
 	cJSON_AddNumberToObject(json, "id", (double)event->id);
-	add_time(json, "time", event->time_ms);
+	model_add_time(json, "time", event->time_ms);
 	cJSON_AddStringToObject(json, "severity", event->severity);
 	cJSON_AddStringToObject(json, "object", event->object);
 	cJSON_AddStringToObject(json, "text", event->text);

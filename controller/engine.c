@@ -1116,17 +1116,6 @@ static const char *step_state_name(enum step_state state)
 	return names[state];
 }
 
-static void add_time(cJSON *json, const char *name, int64_t ms)
-{
-	char text[40];
-	struct tm tm;
-	time_t seconds = (time_t)(ms / 1000);
-	gmtime_r(&seconds, &tm);
-	size_t len = strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%S", &tm);
-	snprintf(text + len, sizeof(text) - len, ".%03dZ", (int)(ms % 1000));
-	cJSON_AddStringToObject(json, name, text);
-}
-
 cJSON *engine_operation_json(const struct operation *op)
 {
 	size_t done = 0;
@@ -1160,9 +1149,9 @@ cJSON *engine_operation_json(const struct operation *op)
 		cJSON_AddItemToObject(json, "error", problem_to_json(&op->error));
 	else
 		cJSON_AddNullToObject(json, "error");
-	add_time(json, "created", op->created_ms);
+	model_add_time(json, "created", op->created_ms);
 	if (op->finished_ms != 0)
-		add_time(json, "finished", op->finished_ms);
+		model_add_time(json, "finished", op->finished_ms);
 	else
 		cJSON_AddNullToObject(json, "finished");
 	return json;

@@ -237,17 +237,6 @@ bool fleet_protected_now(struct fleet *fleet, const char *site)
 	return with_protector(fleet, site, look_whether_protected, NULL);
 }
 
-static void add_time(cJSON *json, const char *name, int64_t ms)
-{
-	char when[40];
-	struct tm tm;
-	time_t seconds = (time_t)(ms / 1000);
-	gmtime_r(&seconds, &tm);
-	size_t len = strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%S", &tm);
-	snprintf(when + len, sizeof(when) - len, ".%03dZ", (int)(ms % 1000));
-	cJSON_AddStringToObject(json, name, when);
-}
-
 static void add_last_failover(cJSON *json, const struct failover *last)
 {
 	if (last->running_us <= 0) {
@@ -255,7 +244,7 @@ static void add_last_failover(cJSON *json, const struct failover *last)
 		return;
 	}
 	cJSON *item = cJSON_AddObjectToObject(json, "last_failover");
-	add_time(item, "time", last->time_ms);
+	model_add_time(item, "time", last->time_ms);
 	cJSON_AddStringToObject(item, "from", last->from);
 	cJSON_AddStringToObject(item, "to", last->to);
 	cJSON_AddStringToObject(item, "why", model_failover_why_name(last->why));
@@ -293,7 +282,7 @@ static bool describe(struct protector *p, void *ctx)
 	enum protector_shown shown = p != NULL ? p->shown : SHOWN_STARTING;
 	cJSON_AddStringToObject(json, "state", shown_names[shown]);
 	cJSON_AddStringToObject(json, "reason", p != NULL ? p->reason : "");
-	add_time(json, "since", p != NULL && p->since_ms != 0 ? p->since_ms : realtime_ms());
+	model_add_time(json, "since", p != NULL && p->since_ms != 0 ? p->since_ms : realtime_ms());
 	if (row->standby_id != 0)
 		cJSON_AddStringToObject(json, "standby", row->standby);
 	else

@@ -3,7 +3,7 @@
 #define EDGEPLEX_LIBVIRT_FIX_H
 
 /*
- * Three defects of libvirt's client, in 6.7 and later, which show just when a server doesn't
+ * Three defects of libvirt's client, seen in 9.0.0, which show just when a server doesn't
  * answer:
  *
  * - CVE-2024-4418, up to 10.3: a thread that waits for libvirtd's answer watches the connection's

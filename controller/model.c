@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <strings.h>
 #include <sys/socket.h>
 
@@ -918,4 +919,15 @@ struct ep_mac model_inside_mac(int64_t site_id)
 struct ep_mac model_port_mac(int64_t port_id)
 {
 	return own_mac(2, port_id);
+}
+
+void model_add_time(cJSON *json, const char *name, int64_t ms)
+{
+	char text[40];
+	struct tm tm;
+	time_t seconds = (time_t)(ms / 1000);
+	gmtime_r(&seconds, &tm);
+	size_t len = strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%S", &tm);
+	snprintf(text + len, sizeof(text) - len, ".%03dZ", (int)(ms % 1000));
+	cJSON_AddStringToObject(json, name, text);
 }

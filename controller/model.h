@@ -251,4 +251,7 @@ struct ep_mac model_pe_mac(int64_t site_id);     /* the core sees one router per
 struct ep_mac model_inside_mac(int64_t site_id); /* CVM's NIC towards the PVMs */
 struct ep_mac model_port_mac(int64_t port_id);   /* PVM's NIC towards the customer */
 
+/* Adds a time as everybody shows it: RFC 3339, UTC, with milliseconds. `ms`: since the epoch. */
+void model_add_time(cJSON *json, const char *name, int64_t ms);
+
 #endif
