@@ -209,7 +209,7 @@ static void server_show(struct api_request *request)
 
 static int patch_server(void *ctx, struct server *server, struct problem *problem)
 {
-	static const char *const mutable[] = {"memory_mib", "hostd", NULL};
+	static const char *const mutable[] = {"memory_mib", "hostd", "risks", NULL};
 	const struct api_request *request = ctx;
 	struct server changed;
 	cJSON *present = model_server_json(server);

@@ -541,6 +541,48 @@ static void read_hostd(struct reader *reader, struct server *server)
 			"\"%.60s\" is not the address of a hostd", text);
 }
 
+/* Everything that can be told apart in a table, on a command line and in a list with commas. */
+static bool is_risk(const char *text)
+{
+	size_t len = 0;
+	for (; text[len] != '\0'; len++) {
+		if (text[len] <= ' ' || text[len] > '~' || strchr("\"\\,", text[len]) != NULL)
+			return false;
+	}
+	return len > 0 && len < MODEL_RISK_SIZE;
+}
+
+static void read_risks(struct reader *reader, struct risks *risks)
+{
+	const cJSON *list = reader_get(reader, "risks", false), *item;
+	if (list == NULL)
+		return;
+	if (!cJSON_IsArray(list) || cJSON_GetArraySize(list) > MODEL_MAX_RISKS) {
+		FAIL(reader, "risks", "give names like \"rack=r1\"",
+			"is not a list of at most %d names", MODEL_MAX_RISKS);
+		return;
+	}
+	cJSON_ArrayForEach (item, list) {
+		char name[48];
+		snprintf(name, sizeof(name), "risks/%zu", risks->n);
+		if (!cJSON_IsString(item) || !is_risk(item->valuestring)) {
+			FAIL(reader, name,
+				"write it like rack=r1: at most 63 printable characters without "
+				"blanks, commas, quotes and backslashes",
+				"is not the name of a shared risk");
+			return;
+		}
+		if (strcmp(item->valuestring, "none") == 0)
+			FAIL(reader, name, "choose another name, or leave the list empty",
+				"\"none\" is no risk's name");
+		for (size_t i = 0; i < risks->n; i++) {
+			if (strcmp(risks->name[i], item->valuestring) == 0)
+				FAIL(reader, name, "give each name once", "is given twice");
+		}
+		snprintf(risks->name[risks->n++], MODEL_RISK_SIZE, "%s", item->valuestring);
+	}
+}
+
 int model_server_read(const cJSON *json, struct server *server, struct problem *problem)
 {
 	*server = (struct server){.memory_mib = 4096};
@@ -557,6 +599,7 @@ int model_server_read(const cJSON *json, struct server *server, struct problem *
 	reader_ifname(&reader, "trunk", server->trunk);
 	read_hostd(&reader, server);
 	reader_number(&reader, "memory_mib", false, 256, 16777216, &server->memory_mib);
+	read_risks(&reader, &server->risks);
 	return reader_end(&reader);
 }
 
@@ -573,6 +616,9 @@ cJSON *model_server_json(const struct server *server)
 	else
 		cJSON_AddNullToObject(json, "hostd");
 	cJSON_AddNumberToObject(json, "memory_mib", server->memory_mib);
+	cJSON *risks = cJSON_AddArrayToObject(json, "risks");
+	for (size_t i = 0; i < server->risks.n; i++)
+		cJSON_AddItemToArray(risks, cJSON_CreateString(server->risks.name[i]));
 	return json;
 }
 

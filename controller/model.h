@@ -21,6 +21,8 @@
 #define MODEL_URI_SIZE 256
 #define MODEL_HOSTD_SIZE 113 /* "unix:" and what a socket's path may have */
 #define MODEL_UUID_SIZE 37
+#define MODEL_RISK_SIZE 64 /* "rack=r1", with NUL */
+#define MODEL_MAX_RISKS 32 /* of a server */
 #define MODEL_MAX_RR 8
 #define MODEL_MAX_ADDRESSES 8
 #define MODEL_MAX_CE 8
@@ -60,6 +62,12 @@ struct site {
 	uint32_t pvm_memory_kib, cvm_memory_kib;
 };
 
+/* What fails together: names of racks, feeds, zones, whatever the operator calls them. */
+struct risks {
+	size_t n;
+	char name[MODEL_MAX_RISKS][MODEL_RISK_SIZE];
+};
+
 struct server {
 	int64_t id;
 	char name[MODEL_NAME_SIZE];
@@ -71,6 +79,7 @@ struct server {
 	char hostd[MODEL_HOSTD_SIZE]; /* "": none, its VMs can't be moved */
 	uint32_t memory_mib;          /* that VMs may use together */
 	bool drained;                 /* out of service: no VM is placed there */
+	struct risks risks;           /* that it shares with other servers */
 };
 
 struct customer {

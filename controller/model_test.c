@@ -256,6 +256,71 @@ static void test_a_server_may_have_a_hostd(void **state)
 	}
 }
 
+static void test_a_server_has_risks_of_any_name(void **state)
+{
+	static const struct {
+		const char *json, *field;
+	} wrong[] = {
+		{SERVER(",\"risks\":\"rack=r1\""), "/risks"},
+		{SERVER(",\"risks\":[\"rack=r1\",7]"), "/risks/1"},
+		{SERVER(",\"risks\":[\"\"]"), "/risks/0"},
+		{SERVER(",\"risks\":[\"rack r1\"]"), "/risks/0"},
+		{SERVER(",\"risks\":[\"a,b\"]"), "/risks/0"},
+		{SERVER(",\"risks\":[\"a\\nb\"]"), "/risks/0"},
+		{SERVER(",\"risks\":[\"none\"]"), "/risks/0"},
+		{SERVER(",\"risks\":[\"zone=z2\",\"zone=z2\"]"), "/risks/1"},
+		{SERVER(",\"risks\":["
+			"\"0123456789012345678901234567890123456789012345678901234567890"
+			"123\"]"),
+			"/risks/0"},
+	};
+	struct problem problem = {0};
+	struct server server, again;
+
+	(void)state;
+	cJSON *json = parse(SERVER(",\"risks\":[\"rack=r1\",\"power=a\",\"the-old-hall\"]"));
+	assert_int_equal(model_server_read(json, &server, &problem), 0);
+	assert_int_equal(server.risks.n, 3);
+	assert_string_equal(server.risks.name[2], "the-old-hall");
+	cJSON_Delete(json);
+	json = model_server_json(&server);
+	assert_int_equal(model_server_read(json, &again, &problem), 0);
+	assert_memory_equal(&again.risks, &server.risks, sizeof(server.risks));
+	cJSON_Delete(json);
+	json = parse(SERVER(",\"risks\":null"));
+	assert_int_equal(model_server_read(json, &server, &problem), 0);
+	assert_int_equal(server.risks.n, 0);
+	cJSON_Delete(json);
+	for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+		struct problem refused = {0};
+		json = parse(wrong[i].json);
+		assert_int_equal(model_server_read(json, &server, &refused), -1);
+		assert_string_equal(refused.errors[0].field, wrong[i].field);
+		cJSON_Delete(json);
+	}
+}
+
+static void test_a_server_has_no_more_risks_than_fit(void **state)
+{
+	struct problem problem = {0};
+	struct server server;
+
+	(void)state;
+	cJSON *json = parse(SERVER(""));
+	cJSON *list = cJSON_AddArrayToObject(json, "risks");
+	for (int i = 0; i < MODEL_MAX_RISKS; i++) {
+		char name[16];
+		snprintf(name, sizeof(name), "r%d", i);
+		cJSON_AddItemToArray(list, cJSON_CreateString(name));
+	}
+	assert_int_equal(model_server_read(json, &server, &problem), 0);
+	assert_int_equal(server.risks.n, MODEL_MAX_RISKS);
+	cJSON_AddItemToArray(list, cJSON_CreateString("one-more"));
+	assert_int_equal(model_server_read(json, &server, &problem), -1);
+	assert_string_equal(problem.errors[0].field, "/risks");
+	cJSON_Delete(json);
+}
+
 static void test_json_reads_back(void **state)
 {
 	(void)state;
@@ -396,6 +461,8 @@ int main(void)
 		cmocka_unit_test(test_a_field_given_twice),
 		cmocka_unit_test(test_all_wrong_fields_are_named),
 		cmocka_unit_test(test_a_server_may_have_a_hostd),
+		cmocka_unit_test(test_a_server_has_risks_of_any_name),
+		cmocka_unit_test(test_a_server_has_no_more_risks_than_fit),
 		cmocka_unit_test(test_json_reads_back),
 		cmocka_unit_test(test_patch),
 		cmocka_unit_test(test_protection_fields),

@@ -99,6 +99,10 @@ static const char *const migrations[] = {
 	"CREATE TABLE cvm_voids (site_id INTEGER NOT NULL REFERENCES cvms(site_id)"
 	" ON DELETE CASCADE, server_id INTEGER NOT NULL REFERENCES servers(id) ON DELETE CASCADE,"
 	" PRIMARY KEY (site_id, server_id)) STRICT;",
+
+	"CREATE TABLE server_risks (server_id INTEGER NOT NULL REFERENCES servers(id)"
+	" ON DELETE CASCADE, position INTEGER NOT NULL, name TEXT NOT NULL,"
+	" PRIMARY KEY (server_id, position), UNIQUE (server_id, name)) STRICT;",
 };
 
 #define SCHEMA_VERSION ((int)(sizeof(migrations) / sizeof(migrations[0])))
@@ -554,27 +558,43 @@ int store_site_list(struct store *store, struct site **sites, size_t *n)
 	" s.hostd, s.drained"                                                             \
 	" FROM servers s JOIN sites t ON t.id = s.site_id"
 
+static int write_risks(struct store *store, const struct server *server)
+{
+	int err =
+		run(store, false, "DELETE FROM server_risks WHERE server_id = ?", "i", server->id);
+	for (size_t i = 0; i < server->risks.n && err == 0; i++)
+		err = run(store, true, "INSERT INTO server_risks VALUES (?, ?, ?)", "iis",
+			server->id, (int64_t)i, server->risks.name[i]);
+	return err;
+}
+
 int store_server_insert(struct store *store, struct server *server)
 {
-	lock(store);
-	int err = run(store, true,
+	int err = store_begin(store);
+	if (err != 0)
+		return err;
+	err = run(store, true,
 		"INSERT INTO servers (name, site_id, uri, bridge, trunk, memory_mib, hostd)"
 		" VALUES (?,?,?,?,?,?,?)",
 		"sisssis", server->name, server->site_id, server->uri, server->bridge,
 		server->trunk, (int64_t)server->memory_mib, server->hostd);
-	if (err == 0)
+	if (err == 0) {
 		server->id = sqlite3_last_insert_rowid(store->db);
-	unlock(store);
-	return err;
+		err = write_risks(store, server);
+	}
+	return end(store, err);
 }
 
 int store_server_update(struct store *store, const struct server *server)
 {
-	lock(store);
-	int err = run(store, true, "UPDATE servers SET memory_mib = ?, hostd = ? WHERE id = ?",
-		"isi", (int64_t)server->memory_mib, server->hostd, server->id);
-	unlock(store);
-	return err;
+	int err = store_begin(store);
+	if (err != 0)
+		return err;
+	err = run(store, true, "UPDATE servers SET memory_mib = ?, hostd = ? WHERE id = ?", "isi",
+		(int64_t)server->memory_mib, server->hostd, server->id);
+	if (err == 0)
+		err = write_risks(store, server);
+	return end(store, err);
 }
 
 int store_server_set_drained(struct store *store, int64_t id, bool drained)
@@ -596,7 +616,6 @@ int store_server_delete(struct store *store, int64_t id)
 
 static int read_server(struct store *store, sqlite3_stmt *stmt, void *item)
 {
-	(void)store;
 	struct server *server = item;
 	*server = (struct server){
 		.id = sqlite3_column_int64(stmt, 0),
@@ -610,7 +629,17 @@ static int read_server(struct store *store, sqlite3_stmt *stmt, void *item)
 	col_text(stmt, 5, server->bridge, sizeof(server->bridge));
 	col_text(stmt, 6, server->trunk, sizeof(server->trunk));
 	col_text(stmt, 8, server->hostd, sizeof(server->hostd));
-	return 0;
+
+	sqlite3_stmt *risks = prepare(store,
+		"SELECT name FROM server_risks WHERE server_id = ? ORDER BY position", "i",
+		server->id);
+	if (risks == NULL)
+		return EIO;
+	int err = 0;
+	while (server->risks.n < MODEL_MAX_RISKS && (err = next_row(store, risks)) == 0)
+		col_text(risks, 0, server->risks.name[server->risks.n++], MODEL_RISK_SIZE);
+	sqlite3_finalize(risks);
+	return err == ENOENT ? 0 : err;
 }
 
 int store_server_get(struct store *store, const char *name, struct server *server)

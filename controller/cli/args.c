@@ -464,7 +464,11 @@ static void put_field(cJSON *body, const struct option *option, cJSON *value)
 		list = mem_check(cJSON_CreateArray());
 		json_put(body, option->field, list);
 	}
-	cJSON_AddItemToArray(list, value);
+	/* "none": the list without it. */
+	if (cJSON_IsNull(value))
+		cJSON_Delete(value);
+	else
+		cJSON_AddItemToArray(list, value);
 }
 
 cJSON *args_body(const struct args *args)

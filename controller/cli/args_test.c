@@ -117,6 +117,9 @@ static void test_bodies(void **state)
 	assert_body("server set s --hostd none", "{\"hostd\":null}");
 	assert_body("server set s --hostd unix:/a --memory-mib 512",
 		"{\"hostd\":\"unix:/a\",\"memory_mib\":512}");
+	assert_body("server set s --risk rack=r1 --risk power=a",
+		"{\"risks\":[\"rack=r1\",\"power=a\"]}");
+	assert_body("server set s --risk none", "{\"risks\":[]}");
 	assert_body("port set p --ce-mac none --timeout 5", "{\"ce_mac\":null}");
 	assert_body("port set p --ce-mac 52:54:00:00:00:01", "{\"ce_mac\":\"52:54:00:00:00:01\"}");
 	assert_body("customer create green", "{\"name\":\"green\"}");

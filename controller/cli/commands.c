@@ -170,7 +170,8 @@ static const struct resource_column server_columns[] = {{TABLE_LEFT("NAME"), "na
 	{TABLE_LEFT("BRIDGE"), "bridge", NULL}, {TABLE_LEFT("TRUNK"), "trunk", NULL},
 	{TABLE_RIGHT("MEMORY"), "memory_mib", resource_cell_mib},
 	{TABLE_LEFT("STATUS"), "status", resource_cell_state},
-	{TABLE_LEFT("HOSTD"), "hostd_status", resource_cell_state}, END_COLUMNS};
+	{TABLE_LEFT("HOSTD"), "hostd_status", resource_cell_state},
+	{TABLE_LEFT("RISKS"), "risks", NULL}, END_COLUMNS};
 static const struct resource servers = {"/v1/servers", "name", server_columns};
 
 #define MEMORY_OPTION(must)                                                                     \
@@ -186,6 +187,15 @@ static const struct resource servers = {"/v1/servers", "name", server_columns};
 		.help = "its edgeplex-hostd, such as unix:/run/edgeplex/hostd.sock; " \
 			"\"none\", the default: its virtual machines can't be moved", \
 		.field = "hostd", .type = VALUE_OR_NONE, .required = (must)           \
+	}
+
+#define RISK_OPTION                                                                               \
+	{                                                                                         \
+		.name = "risk", .value = "NAME|none",                                             \
+		.help = "what it shares with other servers and fails with them, such as rack=r1 " \
+			"or "                                                                     \
+			"power=a: any name",                                                      \
+		.field = "risks", .type = VALUE_OR_NONE, .repeats = true                          \
 	}
 
 static const struct option server_options[] = {{.name = "site",
@@ -209,10 +219,10 @@ static const struct option server_options[] = {{.name = "site",
 		.help = "port of the edge switch that leads to that bridge",
 		.field = "trunk",
 		.required = true},
-	HOSTD_OPTION(false), MEMORY_OPTION(false), END_OPTIONS};
+	HOSTD_OPTION(false), MEMORY_OPTION(false), RISK_OPTION, END_OPTIONS};
 
 static const struct option server_set_options[] = {
-	HOSTD_OPTION(false), MEMORY_OPTION(false), END_OPTIONS};
+	HOSTD_OPTION(false), MEMORY_OPTION(false), RISK_OPTION, END_OPTIONS};
 
 static const struct verb server_verbs[] = {
 	{.name = "list", .summary = "list the servers", .run = resource_run_list},
@@ -230,7 +240,8 @@ static const struct verb server_verbs[] = {
 		.run = resource_run_create},
 	{.name = "set",
 		.summary = "change settings of a server",
-		.example = "server set a-left --memory-mib 8192",
+		.details = "A list (--risk) replaces the one there is; --risk none empties it.",
+		.example = "server set a-left --risk rack=r1 --risk power=a",
 		.arguments = {{.name = "NAME", .help = "the server", .names = NAMES_SERVERS}},
 		.options = server_set_options,
 		.run = resource_run_set},

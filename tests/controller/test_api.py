@@ -222,6 +222,8 @@ def test_a_site_comes_changes_and_goes(bench):
     ({"hostd": "unix:hostd.sock"}, "/hostd"),
     ({"hostd": "unix:/" + "x" * 108}, "/hostd"),
     ({"hostd": 7}, "/hostd"),
+    ({"risks": "rack=r1"}, "/risks"),
+    ({"risks": ["rack=r1", "rack=r1"]}, "/risks/1"),
 ])
 def test_wrong_servers(api, changes, field):
     refused(api, api("POST", "/v1/servers", server(**changes)), 422, field)
@@ -259,6 +261,17 @@ def test_a_server_gets_a_hostd_and_loses_it(bench, changes):
     # What is not changed is not asked for.
     assert api("PATCH", "/v1/servers/a-left", {"memory_mib": 4096}).status == 200
     assert api("PATCH", "/v1/servers/a-left", {"hostd": None}).body == before
+
+
+def test_a_server_has_risks_that_change_and_last(api):
+    before = api("GET", "/v1/servers/a-left").body
+    assert before["risks"] == []
+    names = ["rack=r1", "power=a", "hall"]
+    assert api("PATCH", "/v1/servers/a-left", {"risks": names}).body["risks"] == names
+    assert api("PATCH", "/v1/servers/a-left", {"memory_mib": 4096}).body["risks"] == names
+    refused(api, api("PATCH", "/v1/servers/a-left", {"risks": ["a b"]}), 422, "/risks/0", "rack=r1")
+    assert api("GET", "/v1/servers/a-left").body["risks"] == names
+    assert api("PATCH", "/v1/servers/a-left", {"risks": None}).body["risks"] == []
 
 
 # ---- customers -----------------------------------------------------------------------------
@@ -757,6 +770,7 @@ def test_an_old_database_is_taken_over():
         api.start()
         found = api("GET", "/v1/servers/a-left").body
         assert (found["hostd"], found["memory_mib"], found["site"]) == (None, 2048, "a")
+        assert found["risks"] == []
         assert api("GET", "/v1/ports/green-a").body["label"] == 1000
         assert api.stop(signal.SIGTERM) == 0
         # Once more: nothing is left to be taken over.
