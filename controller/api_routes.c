@@ -103,7 +103,7 @@ static void site_show(struct api_request *request)
 static int patch_site(void *ctx, struct site *site, struct problem *problem)
 {
 	static const char *const mutable[] = {"core/route_reflectors", "transport_label", "labels",
-		"vlans", "pvm_memory_kib", "cvm_memory_kib", NULL};
+		"vlans", "pvm_memory_kib", "cvm_memory_kib", "spares", NULL};
 	const struct api_request *request = ctx;
 	struct site changed;
 	cJSON *present = model_site_json(site);
@@ -411,7 +411,8 @@ static void port_show(struct api_request *request)
 
 static void port_change(struct api_request *request)
 {
-	static const char *const mutable[] = {"addresses", "ce", "ce_mac", NULL};
+	static const char *const mutable[] = {
+		"addresses", "ce", "ce_mac", "graceful_restart_s", NULL};
 	struct api *api = request->api;
 	struct port port, wanted;
 	struct site site;

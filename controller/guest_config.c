@@ -29,6 +29,14 @@ static cJSON *add_interface(cJSON *interfaces, const char *name, uint32_t mtu)
 	return addresses;
 }
 
+/* A PVM that was a spare has other MAC addresses of its own. */
+static void add_mac(cJSON *interfaces, const char *name, struct ep_mac mac)
+{
+	char text[EP_MAC_STRLEN];
+	cJSON *interface = cJSON_GetObjectItemCaseSensitive(interfaces, name);
+	cJSON_AddStringToObject(interface, "mac", ep_mac_format(&mac, text));
+}
+
 /* "inside" with the inside network's length. */
 static struct ep_prefix on_inside(const struct ep_prefix *addr, const struct site *site)
 {
@@ -116,7 +124,9 @@ cJSON *guest_config_pvm(const struct port *port, const struct site *site, const 
 	cJSON *cust = add_interface(interfaces, "cust", port->mtu);
 	for (size_t i = 0; i < port->n_addresses; i++)
 		append_prefix(cust, &port->addresses[i]);
+	add_mac(interfaces, "cust", model_port_mac(port->id));
 	cJSON *core = add_interface(interfaces, "core", site->core_mtu);
+	add_mac(interfaces, "core", model_pe_mac(site->id));
 	append_prefix(core, &inside);
 	append_prefix(core, &site->core_address);
 
@@ -134,6 +144,7 @@ cJSON *guest_config_pvm(const struct port *port, const struct site *site, const 
 	cJSON_AddNumberToObject(vpn, "label", port->label);
 	add_address(vpn, "next_hop", &site->pe_address);
 
+	cJSON_AddNumberToObject(config, "graceful_restart_s", port->graceful_restart_s);
 	cJSON *tunnels = cJSON_AddArrayToObject(config, "tunnels");
 	for (size_t i = 0; i < n_sites; i++)
 		add_tunnel(tunnels, site, &sites[i]);

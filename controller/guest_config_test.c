@@ -58,6 +58,7 @@ static struct port green(void)
 	return (struct port){
 		.id = 1,
 		.name = "green-a1",
+		.graceful_restart_s = 60,
 		.site_id = 1,
 		.n_addresses = 2,
 		.addresses = {prefix("192.168.1.1/30"), prefix("fd00:a1::1/64")},
@@ -97,13 +98,15 @@ static void test_pvm(void **state)
 	expect_document(guest_config_pvm(&port, &sites[1], &cvm, sites, 2),
 		"{\"hostname\":\"green-a1\",\"asn\":65000,\"router_id\":\"100.64.1.10\","
 		"\"interfaces\":{\"cust\":{\"addresses\":[\"192.168.1.1/30\",\"fd00:a1::1/64\"],"
-		"\"mtu\":1500},\"core\":{\"addresses\":[\"100.64.1.10/24\",\"192.0.2.2/30\"],"
-		"\"mtu\":1600}},\"ce\":[{\"address\":\"192.168.1.2\",\"remote_asn\":65101,"
+		"\"mtu\":1500,\"mac\":\"02:ed:02:00:00:01\"},\"core\":{\"addresses\":["
+		"\"100.64.1.10/24\",\"192.0.2.2/30\"],\"mtu\":1600,\"mac\":"
+		"\"02:ed:00:00:00:01\"}},\"ce\":[{\"address\":\"192.168.1.2\",\"remote_asn\":65101,"
 		"\"families\":[\"ipv4\"],\"max_prefixes\":100000},{\"address\":\"fd00:a1::2\","
 		"\"remote_asn\":65101,\"families\":[\"ipv6\"]}],\"cvm\":{\"address\":"
 		"\"100.64.1.1\",\"local_address\":\"100.64.1.10\"},\"vpn\":{\"rd\":\"65000:1\","
 		"\"import_rts\":[\"65000:100\"],\"export_rts\":[\"65000:100\"],\"label\":1001,"
-		"\"next_hop\":\"10.0.0.1\"},\"tunnels\":[{\"prefix\":\"10.0.0.2/32\",\"via\":"
+		"\"next_hop\":\"10.0.0.1\"},\"graceful_restart_s\":60,\"tunnels\":[{\"prefix\":"
+		"\"10.0.0.2/32\",\"via\":"
 		"\"192.0.2.1\",\"labels\":[16002]},{\"prefix\":\"10.0.0.1/32\",\"via\":"
 		"\"192.0.2.1\",\"labels\":[]}]}");
 }

@@ -16,7 +16,8 @@
 #define LABEL_MIN 16 /* lower ones are reserved (RFC 3032) */
 #define LABEL_MAX 1048575
 #define VLAN_MAX 4094
-#define MTU_MIN 1280 /* IPv6's least (RFC 8200, section 5) */
+#define GRACEFUL_RESTART_MAX_S 4095 /* 12 bits (RFC 4724, section 3) */
+#define MTU_MIN 1280                /* IPv6's least (RFC 8200, section 5) */
 /* A packet of that size, with the labels of PE and VPN, fits through the core. */
 #define CORE_MTU_MIN (MTU_MIN + MODEL_LABELS_BYTES)
 #define MTU_MAX 2000       /* the forwarder holds a frame in one buffer of 2 KiB */
@@ -470,6 +471,7 @@ int model_site_read(const cJSON *json, struct site *site, struct problem *proble
 	reader_range(&reader, "vlans", 1, VLAN_MAX, &site->vlans);
 	reader_memory(&reader, "pvm_memory_kib", &site->pvm_memory_kib);
 	reader_memory(&reader, "cvm_memory_kib", &site->cvm_memory_kib);
+	reader_number(&reader, "spares", false, 0, MODEL_MAX_SPARES, &site->spares);
 	check_site(&reader, site);
 	return reader_end(&reader);
 }
@@ -522,6 +524,7 @@ cJSON *model_site_json(const struct site *site)
 	add_range(json, "vlans", &site->vlans);
 	cJSON_AddNumberToObject(json, "pvm_memory_kib", site->pvm_memory_kib);
 	cJSON_AddNumberToObject(json, "cvm_memory_kib", site->cvm_memory_kib);
+	cJSON_AddNumberToObject(json, "spares", site->spares);
 	return json;
 }
 
@@ -795,7 +798,7 @@ static void read_ce_mac(struct reader *reader, struct port *port)
 
 int model_port_read(const cJSON *json, struct port *port, struct problem *problem)
 {
-	*port = (struct port){.mtu = 1500};
+	*port = (struct port){.mtu = 1500, .graceful_restart_s = MODEL_GRACEFUL_RESTART_S};
 	struct reader reader;
 	if (!reader_begin(&reader, json, "", problem))
 		return -1;
@@ -809,6 +812,8 @@ int model_port_read(const cJSON *json, struct port *port, struct problem *proble
 	read_ces(&reader, port);
 	read_ce_mac(&reader, port);
 	reader_name(&reader, "server", false, port->wanted_server);
+	reader_number(&reader, "graceful_restart_s", false, 0, GRACEFUL_RESTART_MAX_S,
+		&port->graceful_restart_s);
 	return reader_end(&reader);
 }
 
@@ -882,6 +887,7 @@ cJSON *model_port_json(const struct port *port, const struct site *site, bool fu
 		cJSON_AddStringToObject(json, "server", server);
 	else
 		cJSON_AddNullToObject(json, "server");
+	cJSON_AddNumberToObject(json, "graceful_restart_s", port->graceful_restart_s);
 	if (full)
 		add_chosen(json, port, site);
 	return json;
@@ -965,6 +971,17 @@ struct ep_mac model_inside_mac(int64_t site_id)
 struct ep_mac model_port_mac(int64_t port_id)
 {
 	return own_mac(2, port_id);
+}
+
+struct ep_mac model_spare_mac(int64_t spare_id, bool core)
+{
+	return own_mac(core ? 4 : 3, spare_id);
+}
+
+const char *model_spare_name(int64_t spare_id, char name[MODEL_SPARE_NAME_SIZE])
+{
+	snprintf(name, MODEL_SPARE_NAME_SIZE, "spare-%lld", (long long)spare_id);
+	return name;
 }
 
 void model_add_time(cJSON *json, const char *name, int64_t ms)

@@ -26,6 +26,7 @@
 #define MODEL_MAX_RR 8
 #define MODEL_MAX_ADDRESSES 8
 #define MODEL_MAX_CE 8
+#define MODEL_MAX_SPARES 16 /* of a site */
 
 /* A label that says "no label" (RFC 3032, implicit null): the PE is adjacent. */
 #define MODEL_LABEL_IMPLICIT_NULL 3
@@ -39,6 +40,9 @@
 #define MODEL_MEMORY_STEP_KIB 256
 #define MODEL_PVM_MEMORY_KIB 159752
 #define MODEL_CVM_MEMORY_KIB 262152
+
+/* How long neighbours keep a PVM's routes when it is gone without a word (docs/protocols.md). */
+#define MODEL_GRACEFUL_RESTART_S 120
 
 struct range {
 	uint32_t first, last; /* both included */
@@ -60,6 +64,7 @@ struct site {
 	struct ep_prefix inside; /* family 0: to be chosen */
 	struct range labels, vlans;
 	uint32_t pvm_memory_kib, cvm_memory_kib;
+	uint32_t spares; /* how many booted, unconfigured VMs are kept for PVMs that die */
 };
 
 /* What fails together: names of racks, feeds, zones, whatever the operator calls them. */
@@ -131,6 +136,7 @@ struct port {
 	bool has_ce_mac;
 	struct ep_mac ce_mac;
 	char wanted_server[MODEL_NAME_SIZE]; /* "": the controller chooses */
+	uint32_t graceful_restart_s;         /* 0: none */
 
 	/* What the controller chose. */
 	uint32_t vpn_id; /* the customer's */
@@ -160,6 +166,20 @@ struct cvm {
 	struct ep_prefix inside;
 	bool started, in_fabric;
 	struct second_copy move;
+};
+
+/*
+ * A spare: a PVM's VM that is booted and isn't configured, and becomes the VM of a port whose own
+ * has died. What it is given it takes along.
+ */
+struct spare {
+	int64_t id;
+	int64_t site_id, server_id;
+	char site[MODEL_NAME_SIZE], server[MODEL_NAME_SIZE];
+	char uuid[MODEL_UUID_SIZE];
+	uint32_t vlan_cust, vlan_core;
+	uint32_t memory_kib;
+	int64_t created_ms; /* since the epoch */
 };
 
 /* How far the protection of a CVM is; what is stored, so that it survives a crash. */
@@ -259,6 +279,12 @@ int model_range_parse(const char *text, struct range *range);
 struct ep_mac model_pe_mac(int64_t site_id);     /* the core sees one router per site */
 struct ep_mac model_inside_mac(int64_t site_id); /* CVM's NIC towards the PVMs */
 struct ep_mac model_port_mac(int64_t port_id);   /* PVM's NIC towards the customer */
+/* A spare's NICs, of which nobody hears: it speaks when it has taken over its port's. */
+struct ep_mac model_spare_mac(int64_t spare_id, bool core);
+
+/* "spare-7"; as an object it is called "spare/7". */
+#define MODEL_SPARE_NAME_SIZE 32
+const char *model_spare_name(int64_t spare_id, char name[MODEL_SPARE_NAME_SIZE]);
 
 /* Adds a time as everybody shows it: RFC 3339, UTC, with milliseconds. `ms`: since the epoch. */
 void model_add_time(cJSON *json, const char *name, int64_t ms);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 
-#include "controller/registry.h"
+#include "controller/registry_internal.h"
 
 #include <arpa/inet.h>
 #include <assert.h>
@@ -333,16 +333,25 @@ int registry_server_delete(struct store *store, const char *name, struct problem
 	struct port *ports = NULL;
 	struct cvm *cvms = NULL;
 	struct protection *protections = NULL;
-	size_t n_ports = 0, n_cvms = 0, n_protections = 0;
+	struct spare *spares = NULL;
+	size_t n_ports = 0, n_cvms = 0, n_protections = 0, n_spares = 0;
 	if (begin(store, problem) != 0)
 		return -1;
 	if (registry_find_server(store, name, &server, problem) != 0)
 		goto out;
 	if (store_port_list(store, &ports, &n_ports) != 0 ||
 		store_cvm_list(store, &cvms, &n_cvms) != 0 ||
-		store_protection_list(store, &protections, &n_protections) != 0) {
+		store_protection_list(store, &protections, &n_protections) != 0 ||
+		store_spare_list(store, &spares, &n_spares) != 0) {
 		database_failed(store, problem);
 		goto out;
+	}
+	for (size_t i = 0; i < n_spares; i++) {
+		if (spares[i].server_id == server.id)
+			problem_set(problem, 409, "in-use",
+				"server %s carries a spare of site %s: drain it first (edgeplex "
+				"server drain %s), or have fewer (edgeplex site set %s --spares N)",
+				name, spares[i].site, name, spares[i].site);
 	}
 	for (size_t i = 0; i < n_ports; i++) {
 		if (ports[i].server_id == server.id || ports[i].move.server_id == server.id)
@@ -366,12 +375,15 @@ int registry_server_delete(struct store *store, const char *name, struct problem
 				"first",
 				name, protections[i].site, name, protections[i].site);
 	}
+	if (problem->status == 0)
+		registry_forget_voids(store, server.id, problem);
 	if (problem->status == 0 && store_server_delete(store, server.id) != 0)
 		database_failed(store, problem);
 out:
 	free(ports);
 	free(cvms);
 	free(protections);
+	free(spares);
 	return finish(store, false, problem);
 }
 
@@ -527,8 +539,11 @@ static int used_kib(struct store *store, const struct site *site, int64_t server
 	struct port *ports = NULL;
 	struct cvm *cvms = NULL;
 	struct protection *protections = NULL;
-	size_t n_ports = 0, n_cvms = 0, n_protections = 0;
+	struct spare *spares = NULL;
+	size_t n_ports = 0, n_cvms = 0, n_protections = 0, n_spares = 0;
 	int err = store_port_list(store, &ports, &n_ports);
+	if (err == 0)
+		err = store_spare_list(store, &spares, &n_spares);
 	if (err == 0)
 		err = store_cvm_list(store, &cvms, &n_cvms);
 	if (err == 0)
@@ -546,9 +561,14 @@ static int used_kib(struct store *store, const struct site *site, int64_t server
 		if (protections[i].standby_id == server_id)
 			*used += site->cvm_memory_kib;
 	}
+	for (size_t i = 0; i < n_spares; i++) {
+		if (spares[i].server_id == server_id)
+			*used += spares[i].memory_kib;
+	}
 	free(ports);
 	free(cvms);
 	free(protections);
+	free(spares);
 	return err;
 }
 
@@ -862,6 +882,7 @@ static void take_changes(struct port *port, const struct port *wanted)
 	memcpy(port->ce, wanted->ce, sizeof(port->ce));
 	port->has_ce_mac = wanted->has_ce_mac;
 	port->ce_mac = wanted->ce_mac;
+	port->graceful_restart_s = wanted->graceful_restart_s;
 }
 
 int registry_port_change(struct store *store, const struct port *wanted, struct operation *op,
@@ -1329,4 +1350,47 @@ int registry_cvm_remove(struct store *store, const struct cvm *cvm)
 		return err;
 	}
 	return store_commit(store);
+}
+
+/* ---- for the registry's other files -------------------------------------------------------- */
+
+int registry_begin(struct store *store, struct problem *problem)
+{
+	return begin(store, problem);
+}
+
+int registry_finish(struct store *store, struct problem *problem)
+{
+	return finish(store, false, problem);
+}
+
+int registry_database_failed(struct store *store, struct problem *problem)
+{
+	return database_failed(store, problem);
+}
+
+int registry_new_uuid(char uuid[MODEL_UUID_SIZE], struct problem *problem)
+{
+	return new_uuid(uuid, problem);
+}
+
+int registry_allocate_vlan(struct store *store, const struct site *site, const char *owner,
+	uint32_t *vlan, struct problem *problem)
+{
+	return allocate(store, site, ALLOC_VLAN, site->vlans, owner, vlan, problem);
+}
+
+int registry_used_kib(
+	struct store *store, const struct site *site, int64_t server_id, uint64_t *used)
+{
+	return used_kib(store, site, server_id, false, used);
+}
+
+int registry_place(struct store *store, const struct site *site, uint64_t need_kib,
+	const int64_t but[2], registry_reachable_fn reachable, void *ctx, int64_t *server_id,
+	char server[MODEL_NAME_SIZE], struct problem *problem)
+{
+	const struct placing placing = {
+		.need_kib = need_kib, .wanted = "", .but = {but[0], but[1]}};
+	return place(store, site, &placing, reachable, ctx, server_id, server, problem);
 }

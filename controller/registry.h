@@ -99,6 +99,43 @@ int registry_standby_place(struct store *store, const char *site, int64_t avoid,
 	struct problem *problem);
 int registry_cvm_remove(struct store *store, const struct cvm *cvm);
 
+/*
+ * Spares (registry_spare.c).
+ *
+ * Stores one more spare of the site, with all that it is given, on a reachable server in service
+ * that has memory left: one with the fewest spares, of these the one with most memory left.
+ */
+int registry_spare_create(struct store *store, const char *site, registry_reachable_fn reachable,
+	void *ctx, struct spare *spare, struct problem *problem);
+/* It is void from now on. 404: it is gone already. */
+int registry_spare_discard(struct store *store, int64_t id, struct problem *problem);
+
+/* A PVM that another VM is to stand in for: as it was when that was decided. */
+struct lost_pvm {
+	const char *port, *uuid;
+	int64_t server_id;
+	const char *why; /* for its history: "its VM died" */
+};
+
+/*
+ * The spare becomes the port's VM; the one that it had is void, and so is a copy that a move left.
+ * `*port` becomes what is stored. 409: the port isn't (any more) as `lost` says, an operation moves
+ * or deletes it, or the spare is gone.
+ */
+int registry_port_adopt(struct store *store, const struct lost_pvm *lost, int64_t spare_id,
+	struct port *port, struct problem *problem);
+/* The same with a VM that isn't there yet: to be started on any other server but `but`. */
+int registry_port_reseat(struct store *store, const struct lost_pvm *lost, int64_t but,
+	registry_reachable_fn reachable, void *ctx, struct port *port, struct problem *problem);
+/*
+ * A CVM whose server is lost, and that isn't to be protected, is to be started on another one; its
+ * copy there is void. 409: it isn't as is said here, or something else is done to it.
+ */
+int registry_cvm_reseat(struct store *store, const char *site, int64_t server_id,
+	registry_reachable_fn reachable, void *ctx, struct cvm *cvm, struct problem *problem);
+/* A void copy doesn't exist any more: its VLANs may be given out again. 0 or the store's errno. */
+int registry_void_pvm_end(struct store *store, const char *uuid, int64_t server_id);
+
 /* Objects by name, or a problem 404. */
 int registry_find_site(
 	struct store *store, const char *name, struct site *site, struct problem *problem);

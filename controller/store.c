@@ -103,6 +103,17 @@ static const char *const migrations[] = {
 	"CREATE TABLE server_risks (server_id INTEGER NOT NULL REFERENCES servers(id)"
 	" ON DELETE CASCADE, position INTEGER NOT NULL, name TEXT NOT NULL,"
 	" PRIMARY KEY (server_id, position), UNIQUE (server_id, name)) STRICT;",
+
+	"ALTER TABLE sites ADD COLUMN spares INTEGER NOT NULL DEFAULT 0;"
+	"ALTER TABLE ports ADD COLUMN graceful_restart_s INTEGER NOT NULL DEFAULT 120;"
+	"CREATE TABLE spares (id INTEGER PRIMARY KEY AUTOINCREMENT,"
+	" site_id INTEGER NOT NULL REFERENCES sites(id),"
+	" server_id INTEGER NOT NULL REFERENCES servers(id), uuid TEXT NOT NULL UNIQUE,"
+	" vlan_cust INTEGER NOT NULL, vlan_core INTEGER NOT NULL, memory_kib INTEGER NOT NULL,"
+	" created_ms INTEGER NOT NULL) STRICT;"
+	"CREATE TABLE pvm_voids (uuid TEXT NOT NULL, server_id INTEGER NOT NULL"
+	" REFERENCES servers(id) ON DELETE CASCADE, object TEXT NOT NULL,"
+	" PRIMARY KEY (uuid, server_id)) STRICT;",
 };
 
 #define SCHEMA_VERSION ((int)(sizeof(migrations) / sizeof(migrations[0])))
@@ -428,7 +439,7 @@ static int read_one(struct store *store, sqlite3_stmt *stmt, row_reader reader, 
 #define SITE_COLUMNS                                                                        \
 	"id, name, asn, pe_address, core_port, core_address, core_gateway, core_mtu,"       \
 	" transport_label, switch, inside, label_first, label_last, vlan_first, vlan_last," \
-	" pvm_memory_kib, cvm_memory_kib"
+	" pvm_memory_kib, cvm_memory_kib, spares"
 
 static int write_rrs(struct store *store, const struct site *site)
 {
@@ -452,16 +463,17 @@ int store_site_insert(struct store *store, struct site *site)
 	err = run(store, true,
 		"INSERT INTO sites (name, asn, pe_address, core_port, core_address, core_gateway,"
 		" core_mtu, transport_label, switch, inside, label_first, label_last, vlan_first,"
-		" vlan_last, pvm_memory_kib, cvm_memory_kib)"
-		" VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
-		"sissssiissiiiiii", site->name, (int64_t)site->asn,
+		" vlan_last, pvm_memory_kib, cvm_memory_kib, spares)"
+		" VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+		"sissssiissiiiiiii", site->name, (int64_t)site->asn,
 		ep_addr_format(&site->pe_address, pe), site->core_port,
 		ep_prefix_format(&site->core_address, core),
 		ep_addr_format(&site->core_gateway, gw), (int64_t)site->core_mtu,
 		(int64_t)site->transport_label, site->switch_target,
 		ep_prefix_format(&site->inside, inside), (int64_t)site->labels.first,
 		(int64_t)site->labels.last, (int64_t)site->vlans.first, (int64_t)site->vlans.last,
-		(int64_t)site->pvm_memory_kib, (int64_t)site->cvm_memory_kib);
+		(int64_t)site->pvm_memory_kib, (int64_t)site->cvm_memory_kib,
+		(int64_t)site->spares);
 	if (err == 0) {
 		site->id = sqlite3_last_insert_rowid(store->db);
 		err = write_rrs(store, site);
@@ -478,13 +490,14 @@ int store_site_update(struct store *store, const struct site *site)
 	err = run(store, true,
 		"UPDATE sites SET core_address = ?, core_gateway = ?, core_mtu = ?,"
 		" transport_label = ?, switch = ?, label_first = ?, label_last = ?,"
-		" vlan_first = ?, vlan_last = ?, pvm_memory_kib = ?, cvm_memory_kib = ?"
-		" WHERE id = ?",
-		"ssiisiiiiiii", ep_prefix_format(&site->core_address, core),
+		" vlan_first = ?, vlan_last = ?, pvm_memory_kib = ?, cvm_memory_kib = ?,"
+		" spares = ? WHERE id = ?",
+		"ssiisiiiiiiii", ep_prefix_format(&site->core_address, core),
 		ep_addr_format(&site->core_gateway, gw), (int64_t)site->core_mtu,
 		(int64_t)site->transport_label, site->switch_target, (int64_t)site->labels.first,
 		(int64_t)site->labels.last, (int64_t)site->vlans.first, (int64_t)site->vlans.last,
-		(int64_t)site->pvm_memory_kib, (int64_t)site->cvm_memory_kib, site->id);
+		(int64_t)site->pvm_memory_kib, (int64_t)site->cvm_memory_kib, (int64_t)site->spares,
+		site->id);
 	if (err == 0)
 		err = write_rrs(store, site);
 	return end(store, err);
@@ -510,6 +523,7 @@ static int read_site(struct store *store, sqlite3_stmt *stmt, void *item)
 		.vlans = {col_u32(stmt, 13), col_u32(stmt, 14)},
 		.pvm_memory_kib = col_u32(stmt, 15),
 		.cvm_memory_kib = col_u32(stmt, 16),
+		.spares = col_u32(stmt, 17),
 	};
 	col_text(stmt, 1, site->name, sizeof(site->name));
 	col_addr(stmt, 3, &site->pe_address);
@@ -717,7 +731,7 @@ int store_customer_list(struct store *store, struct customer **customers, size_t
 	"SELECT p.id, p.name, p.customer_id, c.name, p.site_id, t.name, p.switch_port, p.vlan,"   \
 	" p.mtu, p.ce_mac, p.wanted_server, v.state, v.server_id, s.name, v.uuid, v.label,"       \
 	" v.vlan_cust, v.vlan_core, v.rd_number, v.inside, v.started, v.in_cvm, v.in_fabric,"     \
-	" c.vpn_id, v.move_state, v.move_server_id, m.name"                                       \
+	" c.vpn_id, v.move_state, v.move_server_id, m.name, p.graceful_restart_s"                 \
 	" FROM ports p JOIN customers c ON c.id = p.customer_id JOIN sites t ON t.id = p.site_id" \
 	" JOIN pvms v ON v.port_id = p.id LEFT JOIN servers s ON s.id = v.server_id"              \
 	" LEFT JOIN servers m ON m.id = v.move_server_id"
@@ -763,10 +777,11 @@ int store_port_insert(struct store *store, struct port *port)
 		return err;
 	err = run(store, true,
 		"INSERT INTO ports (name, customer_id, site_id, switch_port, vlan, mtu, ce_mac,"
-		" wanted_server) VALUES (?,?,?,?,?,?,?,?)",
-		"siisiiss", port->name, port->customer_id, port->site_id, port->switch_port,
+		" wanted_server, graceful_restart_s) VALUES (?,?,?,?,?,?,?,?,?)",
+		"siisiissi", port->name, port->customer_id, port->site_id, port->switch_port,
 		(int64_t)port->vlan, (int64_t)port->mtu,
-		port->has_ce_mac ? ep_mac_format(&port->ce_mac, mac) : NULL, port->wanted_server);
+		port->has_ce_mac ? ep_mac_format(&port->ce_mac, mac) : NULL, port->wanted_server,
+		(int64_t)port->graceful_restart_s);
 	if (err == 0) {
 		port->id = sqlite3_last_insert_rowid(store->db);
 		err = write_port_lists(store, port);
@@ -782,9 +797,10 @@ int store_port_update(struct store *store, const struct port *port)
 	int err = store_begin(store);
 	if (err != 0)
 		return err;
-	err = run(store, true, "UPDATE ports SET mtu = ?, ce_mac = ? WHERE id = ?", "isi",
+	err = run(store, true,
+		"UPDATE ports SET mtu = ?, ce_mac = ?, graceful_restart_s = ? WHERE id = ?", "isii",
 		(int64_t)port->mtu, port->has_ce_mac ? ep_mac_format(&port->ce_mac, mac) : NULL,
-		port->id);
+		(int64_t)port->graceful_restart_s, port->id);
 	if (err == 0)
 		err = write_port_lists(store, port);
 	if (err == 0)
@@ -851,6 +867,7 @@ static int read_port(struct store *store, sqlite3_stmt *stmt, void *item)
 		.vpn_id = col_u32(stmt, 23),
 		.move.state = (enum move_state)sqlite3_column_int(stmt, 24),
 		.move.server_id = sqlite3_column_int64(stmt, 25),
+		.graceful_restart_s = col_u32(stmt, 27),
 	};
 	col_text(stmt, 1, port->name, sizeof(port->name));
 	col_text(stmt, 3, port->customer, sizeof(port->customer));
@@ -1139,6 +1156,114 @@ int store_void_list(struct store *store, struct void_copy **voids, size_t *n)
 	return err;
 }
 
+/* ---- spares, and void copies of PVMs ------------------------------------------------------- */
+
+#define SPARE_SELECT                                                                \
+	"SELECT v.id, v.site_id, t.name, v.server_id, s.name, v.uuid, v.vlan_cust," \
+	" v.vlan_core, v.memory_kib, v.created_ms FROM spares v"                    \
+	" JOIN sites t ON t.id = v.site_id JOIN servers s ON s.id = v.server_id"
+
+int store_spare_insert(struct store *store, struct spare *spare)
+{
+	lock(store);
+	int err = run(store, true,
+		"INSERT INTO spares (site_id, server_id, uuid, vlan_cust, vlan_core, memory_kib,"
+		" created_ms) VALUES (?, ?, ?, ?, ?, ?, ?)",
+		"iisiiii", spare->site_id, spare->server_id, spare->uuid, (int64_t)spare->vlan_cust,
+		(int64_t)spare->vlan_core, (int64_t)spare->memory_kib, spare->created_ms);
+	if (err == 0)
+		spare->id = sqlite3_last_insert_rowid(store->db);
+	unlock(store);
+	return err;
+}
+
+static int read_spare(struct store *store, sqlite3_stmt *stmt, void *item)
+{
+	(void)store;
+	struct spare *spare = item;
+	*spare = (struct spare){
+		.id = sqlite3_column_int64(stmt, 0),
+		.site_id = sqlite3_column_int64(stmt, 1),
+		.server_id = sqlite3_column_int64(stmt, 3),
+		.vlan_cust = col_u32(stmt, 6),
+		.vlan_core = col_u32(stmt, 7),
+		.memory_kib = col_u32(stmt, 8),
+		.created_ms = sqlite3_column_int64(stmt, 9),
+	};
+	col_text(stmt, 2, spare->site, sizeof(spare->site));
+	col_text(stmt, 4, spare->server, sizeof(spare->server));
+	col_text(stmt, 5, spare->uuid, sizeof(spare->uuid));
+	return 0;
+}
+
+int store_spare_get(struct store *store, int64_t id, struct spare *spare)
+{
+	lock(store);
+	int err = read_one(
+		store, prepare(store, SPARE_SELECT " WHERE v.id = ?", "i", id), read_spare, spare);
+	unlock(store);
+	return err;
+}
+
+int store_spare_list(struct store *store, struct spare **spares, size_t *n)
+{
+	lock(store);
+	int err = read_list(store, prepare(store, SPARE_SELECT " ORDER BY v.id", ""), read_spare,
+		sizeof(**spares), (void **)spares, n);
+	unlock(store);
+	return err;
+}
+
+int store_spare_delete(struct store *store, int64_t id)
+{
+	lock(store);
+	int err = run(store, true, "DELETE FROM spares WHERE id = ?", "i", id);
+	unlock(store);
+	return err;
+}
+
+int store_void_pvm_add(struct store *store, const char *uuid, int64_t server_id, const char *object)
+{
+	lock(store);
+	int err = run(store, false, "INSERT OR IGNORE INTO pvm_voids VALUES (?, ?, ?)", "sis", uuid,
+		server_id, object);
+	unlock(store);
+	return err;
+}
+
+int store_void_pvm_remove(struct store *store, const char *uuid, int64_t server_id)
+{
+	lock(store);
+	int err = run(store, false, "DELETE FROM pvm_voids WHERE uuid = ? AND server_id = ?", "si",
+		uuid, server_id);
+	unlock(store);
+	return err;
+}
+
+static int read_void_pvm(struct store *store, sqlite3_stmt *stmt, void *item)
+{
+	(void)store;
+	struct void_pvm *copy = item;
+	col_text(stmt, 0, copy->uuid, sizeof(copy->uuid));
+	copy->server_id = sqlite3_column_int64(stmt, 1);
+	col_text(stmt, 2, copy->server, sizeof(copy->server));
+	col_text(stmt, 3, copy->object, sizeof(copy->object));
+	return 0;
+}
+
+int store_void_pvm_list(struct store *store, struct void_pvm **voids, size_t *n)
+{
+	lock(store);
+	int err = read_list(store,
+		prepare(store,
+			"SELECT v.uuid, v.server_id, s.name, v.object FROM pvm_voids v"
+			" JOIN servers s ON s.id = v.server_id ORDER BY s.name, v.uuid",
+			""),
+		read_void_pvm, sizeof(**voids), (void **)voids, n);
+	unlock(store);
+	return err;
+}
+
 /* ---- allocations -------------------------------------------------------------------------- */
 
 static const char *kind_name(enum alloc_kind kind)
@@ -1178,6 +1303,17 @@ int store_alloc_lowest(struct store *store, int64_t scope, enum alloc_kind kind,
 	if (err == 0)
 		err = store_alloc_exact(store, scope, kind, *value, owner);
 	return end(store, err);
+}
+
+int store_alloc_give(
+	struct store *store, int64_t scope, enum alloc_kind kind, int64_t value, const char *owner)
+{
+	lock(store);
+	int err = run(store, true,
+		"UPDATE allocations SET owner = ? WHERE scope = ? AND kind = ? AND value = ?",
+		"sisi", owner, scope, kind_name(kind), value);
+	unlock(store);
+	return err;
 }
 
 int store_alloc_release(struct store *store, const char *owner)

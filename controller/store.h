@@ -66,7 +66,7 @@ int store_port_list(struct store *store, struct port **ports, size_t *n);
 
 struct history {
 	int64_t time_ms;
-	char what[24]; /* "created", "moved", "started again" */
+	char what[24]; /* "moved", "started again", "taken over", "placed anew" */
 	char server[MODEL_NAME_SIZE];
 	char detail[160];
 };
@@ -102,6 +102,29 @@ int store_void_add(struct store *store, int64_t site_id, int64_t server_id);    
 int store_void_remove(struct store *store, int64_t site_id, int64_t server_id); /* or isn't */
 int store_void_list(struct store *store, struct void_copy **voids, size_t *n);
 
+/* Spares, sorted by id. */
+int store_spare_insert(struct store *store, struct spare *spare);
+int store_spare_get(struct store *store, int64_t id, struct spare *spare);
+int store_spare_list(struct store *store, struct spare **spares, size_t *n);
+int store_spare_delete(struct store *store, int64_t id);
+
+/*
+ * A PVM's VM that nobody may speak with any more: that of a port which another VM has taken over,
+ * or a spare that isn't wanted. It is to be destroyed as soon as its server can be reached, and its
+ * VLANs (allocations of its owner, "void/UUID") are nobody's until then. Forgotten with its server.
+ */
+struct void_pvm {
+	char uuid[MODEL_UUID_SIZE];
+	int64_t server_id;
+	char server[MODEL_NAME_SIZE];
+	char object[48]; /* whose it was: "port/green-a", "spare/7" */
+};
+
+int store_void_pvm_add(
+	struct store *store, const char *uuid, int64_t server_id, const char *object);
+int store_void_pvm_remove(struct store *store, const char *uuid, int64_t server_id); /* or isn't */
+int store_void_pvm_list(struct store *store, struct void_pvm **voids, size_t *n);
+
 /* ---- allocations: a value of a kind is given once per scope, kept until its owner lets go ---- */
 
 enum alloc_kind { ALLOC_LABEL, ALLOC_VLAN, ALLOC_INSIDE, ALLOC_MAC, ALLOC_RD };
@@ -110,6 +133,9 @@ enum alloc_kind { ALLOC_LABEL, ALLOC_VLAN, ALLOC_INSIDE, ALLOC_MAC, ALLOC_RD };
 int store_alloc_lowest(struct store *store, int64_t scope, enum alloc_kind kind, struct range range,
 	const char *owner, uint32_t *value);
 int store_alloc_exact(
+	struct store *store, int64_t scope, enum alloc_kind kind, int64_t value, const char *owner);
+/* Gives a value that is taken to another owner. ENOENT: it isn't. */
+int store_alloc_give(
 	struct store *store, int64_t scope, enum alloc_kind kind, int64_t value, const char *owner);
 /* Everything that `owner` ("port/green-a") has. */
 int store_alloc_release(struct store *store, const char *owner);

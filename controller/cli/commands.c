@@ -87,6 +87,13 @@ static const struct resource sites = {"/v1/sites", "name", site_columns};
 		.help = "VLANs of the trunks to choose from", .field = "vlans", .required = (must) \
 	}
 
+#define SPARES_OPTION(must)                                                              \
+	{                                                                                \
+		.name = "spares", .value = "N",                                          \
+		.help = "booted VMs kept for PVMs that die, at most 16; the default: 0", \
+		.field = "spares", .type = VALUE_NUMBER, .required = (must)              \
+	}
+
 static const struct option site_options[] = {{.name = "asn",
 						     .value = "ASN",
 						     .help = "the provider's autonomous system",
@@ -129,10 +136,10 @@ static const struct option site_options[] = {{.name = "asn",
 		.value = "PREFIX",
 		.help = "network between the CVM and the PVMs",
 		.field = "inside"},
-	LABELS_OPTION(false), VLANS_OPTION(false), END_OPTIONS};
+	LABELS_OPTION(false), VLANS_OPTION(false), SPARES_OPTION(false), END_OPTIONS};
 
 static const struct option site_set_options[] = {RR_OPTION(false), TRANSPORT_LABEL_OPTION(false),
-	LABELS_OPTION(false), VLANS_OPTION(false), END_OPTIONS};
+	LABELS_OPTION(false), VLANS_OPTION(false), SPARES_OPTION(false), END_OPTIONS};
 
 static const struct verb site_verbs[] = {
 	{.name = "list", .summary = "list the sites", .run = resource_run_list},
@@ -328,6 +335,14 @@ static const struct resource ports = {"/v1/ports", "name", port_columns};
 		.field = "ce_mac", .type = VALUE_OR_NONE, .required = (must)               \
 	}
 
+#define GRACEFUL_OPTION(must)                                                               \
+	{                                                                                   \
+		.name = "graceful-restart", .value = "SECONDS",                             \
+		.help = "how long its neighbours keep its routes when its virtual machine " \
+			"dies; the default is 120; 0: not at all",                          \
+		.field = "graceful_restart_s", .type = VALUE_NUMBER, .required = (must)     \
+	}
+
 static const struct option port_options[] = {{.name = "customer",
 						     .value = "CUSTOMER",
 						     .help = "whose port it is",
@@ -362,10 +377,10 @@ static const struct option port_options[] = {{.name = "customer",
 		.help = "where its virtual machine shall run; else edgeplexd chooses",
 		.field = "server",
 		.names = NAMES_SERVERS},
-	WAIT_OPTIONS, TIMEOUT_OPTION, END_OPTIONS};
+	GRACEFUL_OPTION(false), WAIT_OPTIONS, TIMEOUT_OPTION, END_OPTIONS};
 
 static const struct option port_set_options[] = {ADDRESS_OPTION(false), CE_OPTION(false),
-	CE_MAC_OPTION(false), WAIT_OPTIONS, TIMEOUT_OPTION, END_OPTIONS};
+	CE_MAC_OPTION(false), GRACEFUL_OPTION(false), WAIT_OPTIONS, TIMEOUT_OPTION, END_OPTIONS};
 
 static const struct verb port_verbs[] = {
 	{.name = "list", .summary = "list the customers' ports", .run = resource_run_list},
