@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Two sites, a core and four customer edges on one machine; testbed/README.md has the picture."""
+"""Two sites or three, a core and four customer edges on one machine; testbed/README.md has the picture."""
 
 import os
 import sys

@@ -4,9 +4,11 @@
 import os
 import time
 
-from . import controller, core, customer, host, pki, server
+from . import controller, core, customer, host, inventory, pki, server
 from . import topology as topo
 from .parallel import together
+
+INVENTORY = f"{topo.RUN}/inventory.toml"  # of the testbed itself
 
 
 def up(with_controller=True):
@@ -26,6 +28,8 @@ def up(with_controller=True):
         *(lambda s=s: server.start(s) for s in topo.SERVERS),
         *(lambda e=e: customer.start(e) for e in topo.CES),
     )
+    with open(INVENTORY, "w", encoding="utf-8") as file:
+        file.write(inventory.text(inventory.describe(topo, controller.SOCKET)))
     if with_controller:
         controller.start()
     host.say(f"the testbed is up after {time.monotonic() - start:.0f} s")

@@ -24,7 +24,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 def process(ns, argv, **kwargs):
     """A process in a namespace for the length of a block."""
     with subprocess.Popen(
-        ["ip", "netns", "exec", ns, *map(str, argv)], stdin=subprocess.DEVNULL,
+        host.at(ns, argv), stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", **kwargs
     ) as child:
         try:

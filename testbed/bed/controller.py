@@ -9,7 +9,7 @@ from . import BUILD, host
 from . import topology as topo
 
 DIR = f"{topo.RUN}/controller"
-SOCKET = f"{DIR}/edgeplexd.sock"
+SOCKET = topo.GIVEN.get("controller", {}).get("socket") or f"{DIR}/edgeplexd.sock"
 DAEMON = f"{BUILD}/edgeplexd"
 CLI = f"{BUILD}/edgeplex"
 IMAGE = f"{BUILD}/image"
@@ -77,7 +77,7 @@ def site_create(site):
 def server_create(server):
     """Arguments that make a server."""
     return ["server", "create", server.name, "--site", server.site, "--uri", server.far_uri,
-            "--bridge", "br0", "--trunk", server.trunk, "--hostd", server.far_hostd]
+            "--bridge", server.bridge, "--trunk", server.trunk, "--hostd", server.far_hostd]
 
 
 def port_create(edge):

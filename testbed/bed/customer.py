@@ -97,15 +97,15 @@ def _values(edge):
 
 def birdc(edge, command):
     """Runs a command of birdc and returns its output."""
-    return host.run(None, ["birdc", "-s", f"{edge.dir}/bird.ctl", *command.split()])
+    return host.run(host.files_at(edge.ns), ["birdc", "-s", edge.control, *command.split()])
 
 
 def vtysh(edge, *commands):
     """Runs vtysh commands at an edge that is FRR."""
-    argv = ["vtysh", "--vty_socket", f"{edge.dir}/frr"]
+    argv = ["vtysh", "--vty_socket", edge.control]
     for command in commands:
         argv += ["-c", command]
-    return host.run(None, argv)
+    return host.run(host.files_at(edge.ns), argv)
 
 
 def _start_bird(edge):
@@ -114,13 +114,13 @@ def _start_bird(edge):
     with open(f"{edge.dir}/bird.conf", "w", encoding="utf-8") as file:
         file.write(BIRD.format(own4=own4, own6=own6, **_values(edge)))
     host.spawn(edge.name, ["bird", "-f", "-c", f"{edge.dir}/bird.conf", "-s",
-                           f"{edge.dir}/bird.ctl"], ns=edge.ns)
+                           edge.control], ns=edge.ns)
     host.wait_daemon(edge.name, lambda: "Daemon is up" in birdc(edge, "show status"), "answers")
 
 
 def _start_frr(edge):
     networks = [f"  network {p}" for p in _prefixes(edge)]
-    core.start_frr(edge.name, edge.ns, f"{edge.dir}/frr", {
+    core.start_frr(edge.name, edge.ns, edge.control, {
         "zebra": FRR_ZEBRA.format(**_values(edge)),
         "bgpd": FRR_BGPD.format(
             networks4="\n".join(n for n in networks if ":" not in n),

@@ -4,6 +4,7 @@
 import glob
 import json
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -48,10 +49,26 @@ def say(text):
     print(text, flush=True)
 
 
-def run(ns, argv, limit_s=60, check=True, stdin=None, env=None):
-    """Runs a command, in namespace `ns` if given; returns its output. Raises TestbedError."""
+def at(place, argv):
+    """The command line that runs `argv` at a place: a network namespace, "ssh:HOST", or here (None or
+    "local")."""
     argv = [str(a) for a in argv]
-    full = ["ip", "netns", "exec", ns, *argv] if ns else argv
+    if not place or place == "local":
+        return argv
+    if place.startswith("ssh:"):
+        return ["ssh", "-o", "BatchMode=yes", place.removeprefix("ssh:"), "--", shlex.join(argv)]
+    return ["ip", "netns", "exec", place, *argv]
+
+
+def files_at(place):
+    """Where a place's files and sockets are: a network namespace has this machine's."""
+    return place if place and place.startswith("ssh:") else None
+
+
+def run(ns, argv, limit_s=60, check=True, stdin=None, env=None):
+    """Runs a command, at place `ns` if given (see at()); returns its output. Raises TestbedError."""
+    argv = [str(a) for a in argv]
+    full = at(ns, argv)
     done = subprocess.run(
         full, input=stdin, stdin=subprocess.DEVNULL if stdin is None else None,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace",

@@ -30,7 +30,7 @@ def _start(ns, argv, name):
     os.makedirs(DIR, exist_ok=True)
     with open(f"{DIR}/{name}.log", "ab") as log:
         return subprocess.Popen(
-            ["ip", "netns", "exec", ns, *map(str, argv)], stdin=subprocess.DEVNULL,
+            host.at(ns, argv), stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=log, text=True)
 
 

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the testbed consists of: names and addresses, nothing else."""
+"""What the testbed consists of: names and addresses, nothing else. With EDGEPLEX_INVENTORY=FILE: what
+that file says (inventory.py), be it of the testbed or of real servers."""
 
 import os
 from dataclasses import dataclass, field
+
+from . import inventory
 
 # Testbeds of different names don't meet: export EDGEPLEX_TESTBED_NAME to have one of your own.
 NAME = os.environ.get("EDGEPLEX_TESTBED_NAME", "")
@@ -16,8 +19,18 @@ MANAGEMENT_BITS = 24
 HOSTD_PORT = 7400
 
 
+class _Given:
+    """What an inventory says of how something is reached, where that isn't the testbed's way."""
+
+    given = {}
+
+    def _place(self, otherwise):
+        """Where its commands run, as host.run() takes it."""
+        return self.given["place"].removeprefix("netns:") if "place" in self.given else otherwise
+
+
 @dataclass(frozen=True)
-class Server:
+class Server(_Given):
     """A server: libvirtd, hostd and a bridge, joined to its site's edge switch by a trunk, and to
     the site's other servers by a management network."""
 
@@ -25,10 +38,12 @@ class Server:
     site: str
     trunk: str
     address: str  # on the management network
+    bridge: str = "br0"
+    given: dict = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def ns(self):
-        return f"{NS_PREFIX}{self.name}"
+        return self._place(f"{NS_PREFIX}{self.name}")
 
     @property
     def dir(self):
@@ -36,7 +51,7 @@ class Server:
 
     @property
     def uri(self):
-        return f"qemu:///system?socket={self.dir}/run/libvirt-sock"
+        return self.given.get("uri") or f"qemu:///system?socket={self.dir}/run/libvirt-sock"
 
     @property
     def run_dir(self):
@@ -52,15 +67,15 @@ class Server:
 
     @property
     def far_uri(self):
-        return f"qemu:///system?socket={self.far_dir}/libvirt-sock"
+        return self.given.get("uri") or f"qemu:///system?socket={self.far_dir}/libvirt-sock"
 
     @property
     def far_hostd(self):
-        return f"unix:{self.far_dir}/hostd.sock"
+        return self.given.get("hostd") or f"unix:{self.far_dir}/hostd.sock"
 
 
 @dataclass(frozen=True)
-class Site:
+class Site(_Given):
     """An edge switch with its core link; the gateway is the core's end."""
 
     name: str
@@ -69,10 +84,11 @@ class Site:
     gateway: str
     transport_label: int
     servers: tuple
+    given: dict = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def ns(self):
-        return f"{NS_PREFIX}edge-{self.name}"
+        return self._place(f"{NS_PREFIX}edge-{self.name}")
 
     @property
     def management_ns(self):
@@ -85,7 +101,7 @@ class Site:
 
     @property
     def switch(self):
-        return f"unix:{self.dir}/edge.mgmt"
+        return self.given.get("switch") or f"unix:{self.dir}/edge.mgmt"
 
     @property
     def pe_on_link(self):
@@ -93,7 +109,7 @@ class Site:
 
 
 @dataclass(frozen=True)
-class CustomerEdge:
+class CustomerEdge(_Given):
     """A customer's router at a site, with one customer port of the edge switch."""
 
     customer: str
@@ -108,6 +124,7 @@ class CustomerEdge:
     host6: str
     daemon: str = "bird"
     only_here: dict = field(default_factory=dict)  # {prefix: host} that no other customer has
+    given: dict = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def name(self):
@@ -115,41 +132,80 @@ class CustomerEdge:
 
     @property
     def ns(self):
-        return f"{NS_PREFIX}{self.name}"
+        return self._place(f"{NS_PREFIX}{self.name}")
+
+    @property
+    def control(self):
+        """birdc's socket, or the directory of FRR's."""
+        return self.given.get("control") or f"{self.dir}/{'frr' if self.daemon == 'frr' else 'bird.ctl'}"
 
     @property
     def dir(self):
         return f"{RUN}/{self.name}"
 
 
-# Site A has one server more when somebody wants to let the others fail under a CVM, but not under
-# PVMs.
-_THIRD = (Server("a-third", "a", "trunk-third", "172.30.1.3"),)
-SITES = (
-    Site("a", "10.0.0.1", "192.0.2.2/30", "192.0.2.1", 16001,
-         (Server("a-left", "a", "trunk-left", "172.30.1.1"),
-          Server("a-right", "a", "trunk-right", "172.30.1.2"))
-         + (_THIRD if os.environ.get("EDGEPLEX_TESTBED_THIRD_SERVER") else ())),
-    Site("b", "10.0.0.2", "192.0.2.6/30", "192.0.2.5", 16002,
-         (Server("b-left", "b", "trunk-left", "172.30.2.1"),)),
-)
-SERVERS = tuple(server for site in SITES for server in site.servers)
-CUSTOMERS = ("green", "red")
+def _testbed_sites():
+    # Site A has one server more when somebody wants to let the others fail under a CVM, but not under
+    # PVMs; and there is a site C when somebody wants the three of the article's evaluation.
+    third = (Server("a-third", "a", "trunk-third", "172.30.1.3"),)
+    site_c = Site("c", "10.0.0.3", "192.0.2.10/30", "192.0.2.9", 16003,
+                  (Server("c-left", "c", "trunk-left", "172.30.3.1"),))
+    return (
+        Site("a", "10.0.0.1", "192.0.2.2/30", "192.0.2.1", 16001,
+             (Server("a-left", "a", "trunk-left", "172.30.1.1"),
+              Server("a-right", "a", "trunk-right", "172.30.1.2"))
+             + (third if os.environ.get("EDGEPLEX_TESTBED_THIRD_SERVER") else ())),
+        Site("b", "10.0.0.2", "192.0.2.6/30", "192.0.2.5", 16002,
+             (Server("b-left", "b", "trunk-left", "172.30.2.1"),)),
+    ) + ((site_c,) if os.environ.get("EDGEPLEX_TESTBED_THREE_SITES") else ())
+
 
 _A = {"link4": "192.168.1", "link6": "fd00:a1:", "prefix4": "10.1.0.0/16",
       "prefix6": "fd00:10:1::/48", "host4": "10.1.0.1", "host6": "fd00:10:1::1"}
 _B = {"link4": "192.168.2", "link6": "fd00:b1:", "prefix4": "10.2.0.0/16",
       "prefix6": "fd00:10:2::/48", "host4": "10.2.0.1", "host6": "fd00:10:2::1"}
 
-# Both customers use the same prefixes and link addresses: only the VPN tells them apart. Red has
-# something besides that green must not reach.
-CES = (
-    CustomerEdge("green", "a", "cust1", 65101, **_A),
-    CustomerEdge("green", "b", "cust1", 65102, **_B),
-    CustomerEdge("red", "a", "cust2", 65201, **_A),
-    CustomerEdge("red", "b", "cust2", 65202, **_B, daemon="frr",
-                 only_here={"10.66.0.0/16": "10.66.0.1", "fd00:66::/48": "fd00:66::1"}),
-)
+
+def _testbed_edges():
+    # Both customers use the same prefixes and link addresses: only the VPN tells them apart. Red has
+    # something besides that green must not reach. With three sites green is at A and B, red at A and C.
+    red = "c" if os.environ.get("EDGEPLEX_TESTBED_THREE_SITES") else "b"
+    return (
+        CustomerEdge("green", "a", "cust1", 65101, **_A),
+        CustomerEdge("green", "b", "cust1", 65102, **_B),
+        CustomerEdge("red", "a", "cust2", 65201, **_A),
+        CustomerEdge("red", red, "cust2", 65202, **_B, daemon="frr",
+                     only_here={"10.66.0.0/16": "10.66.0.1", "fd00:66::/48": "fd00:66::1"}),
+    )
+
+
+def _given_sites(found):
+    return tuple(
+        Site(site["name"], site["pe_address"], site["core_address"], site["core_gateway"],
+             site["transport_label"],
+             tuple(Server(s["name"], s["site"], s["trunk"], s["address"], s["bridge"], s)
+                   for s in found["server"] if s["site"] == site["name"]), site)
+        for site in found["site"])
+
+
+def _given_edges(found):
+    return tuple(
+        CustomerEdge(*(e[name] for name in ("customer", "site", "switch_port", "asn", "link4", "link6",
+                                            "prefix4", "prefix6", "host4", "host6", "router")),
+                     e.get("only_here", {}), e)
+        for e in found["customer_edge"])
+
+
+INVENTORY = os.environ.get("EDGEPLEX_INVENTORY")
+if INVENTORY:
+    GIVEN = inventory.load(INVENTORY)
+    PROVIDER_ASN, RR_ADDRESS = GIVEN["provider"]["asn"], GIVEN["provider"]["route_reflector"]
+    SITES, CES = _given_sites(GIVEN), _given_edges(GIVEN)
+else:
+    GIVEN = {}
+    SITES, CES = _testbed_sites(), _testbed_edges()
+SERVERS = tuple(server for site in SITES for server in site.servers)
+CUSTOMERS = tuple(dict.fromkeys(edge.customer for edge in CES))
 SPARE_PORTS = ("cust9", "trunk-spare")  # of every edge switch; nothing is plugged in
 CORE_NS = f"{NS_PREFIX}core"  # the route reflector
 P_NS = f"{NS_PREFIX}p"  # the core's label switching
