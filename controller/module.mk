@@ -6,7 +6,7 @@ include controller/drivers.mk
 
 CONTROLLER_NAMES := api api_docs api_routes engine fleet fleet_guest fleet_move fleet_protect fleet_protect_ask \
 	fleet_reaper fleet_server fleet_switch guest_config health model placement problem protect_decide registry \
-	registry_spare store
+	registry_place registry_spare store
 CONTROLLER_OBJECTS := $(CONTROLLER_NAMES:%=$(B)/obj/controller/%.o)
 CONTROLLER_LIBS = -lmicrohttpd -lsqlite3 -lpthread -lm
 

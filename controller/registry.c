@@ -12,8 +12,6 @@
 #include <sys/random.h>
 #include <sys/socket.h>
 
-#include "controller/placement.h"
-
 #define FIRST_PVM_HOST 10 /* of the inside network; lower numbers are for the site's own use */
 #define CVM_HOST 1
 #define DEFAULT_INSIDE_BASE 0x64400000u /* 100.64.0.0/10 (RFC 6598): shared address space */
@@ -528,117 +526,6 @@ static bool is_at(const struct server *server, const struct site *site)
 	return server->site_id == site->id;
 }
 
-/*
- * What the VMs placed on the server need together; the standby of the site's own CVM doesn't count
- * if `but_standby`. Void copies don't either: they go before anything comes. Returns 0 or the
- * store's error.
- */
-static int used_kib(struct store *store, const struct site *site, int64_t server_id,
-	bool but_standby, uint64_t *used)
-{
-	struct port *ports = NULL;
-	struct cvm *cvms = NULL;
-	struct protection *protections = NULL;
-	struct spare *spares = NULL;
-	size_t n_ports = 0, n_cvms = 0, n_protections = 0, n_spares = 0;
-	int err = store_port_list(store, &ports, &n_ports);
-	if (err == 0)
-		err = store_spare_list(store, &spares, &n_spares);
-	if (err == 0)
-		err = store_cvm_list(store, &cvms, &n_cvms);
-	if (err == 0)
-		err = store_protection_list(store, &protections, &n_protections);
-	*used = 0;
-	for (size_t i = 0; i < n_ports; i++) {
-		if (ports[i].server_id == server_id || ports[i].move.server_id == server_id)
-			*used += site->pvm_memory_kib;
-	}
-	for (size_t i = 0; i < n_cvms; i++) {
-		if (cvms[i].server_id == server_id || cvms[i].move.server_id == server_id)
-			*used += site->cvm_memory_kib;
-	}
-	for (size_t i = 0; i < n_protections && !but_standby; i++) {
-		if (protections[i].standby_id == server_id)
-			*used += site->cvm_memory_kib;
-	}
-	for (size_t i = 0; i < n_spares; i++) {
-		if (spares[i].server_id == server_id)
-			*used += spares[i].memory_kib;
-	}
-	free(ports);
-	free(cvms);
-	free(protections);
-	free(spares);
-	return err;
-}
-
-/* What is to be placed. */
-struct placing {
-	uint64_t need_kib;
-	const char *wanted; /* server; "": any */
-	int64_t but[2];     /* servers where it must not go; 0: none */
-	bool but_standby;   /* takes the place of the site's standby */
-	bool with_hostd;    /* only where there is one */
-};
-
-static bool may_go_to(
-	const struct placing *placing, const struct server *server, const struct site *site)
-{
-	return is_at(server, site) && server->id != placing->but[0] &&
-	       server->id != placing->but[1] && (!placing->with_hostd || server->hostd[0] != '\0');
-}
-
-static int place(struct store *store, const struct site *site, const struct placing *placing,
-	registry_reachable_fn reachable, void *ctx, int64_t *server_id,
-	char server_name[MODEL_NAME_SIZE], struct problem *problem)
-{
-	struct server *servers = NULL;
-	size_t n = 0, n_here = 0;
-	if (store_server_list(store, &servers, &n) != 0)
-		return database_failed(store, problem);
-	struct placement_server *choice = calloc(n + 1, sizeof(*choice));
-	size_t *index = calloc(n + 1, sizeof(*index));
-	int chosen = -1;
-	if (choice == NULL || index == NULL) {
-		problem_set(problem, 500, "internal", "no memory");
-		goto out;
-	}
-	for (size_t i = 0; i < n; i++) {
-		if (!may_go_to(placing, &servers[i], site))
-			continue;
-		uint64_t used;
-		if (used_kib(store, site, servers[i].id, placing->but_standby, &used) != 0) {
-			database_failed(store, problem);
-			goto out;
-		}
-		index[n_here] = i;
-		choice[n_here++] = (struct placement_server){
-			.name = servers[i].name,
-			.reachable = reachable(ctx, servers[i].id),
-			.drained = servers[i].drained,
-			.memory_kib = (uint64_t)servers[i].memory_mib * 1024,
-			.used_kib = used,
-		};
-	}
-	if (placing->but[0] != 0 && n_here == 0 && placing->wanted[0] == '\0') {
-		problem_set(problem, 409, "not-ready",
-			"site %s has no other server%s: add one with \"edgeplex server create\"",
-			site->name, placing->with_hostd ? " with an edgeplex-hostd" : "");
-		goto out;
-	}
-	chosen = placement_choose(
-		choice, n_here, placing->need_kib, placing->wanted, site->name, problem);
-	if (chosen >= 0) {
-		*server_id = servers[index[chosen]].id;
-		snprintf(server_name, MODEL_NAME_SIZE, "%s", servers[index[chosen]].name);
-	}
-out:
-	free(choice);
-	free(index);
-	free(servers);
-	return chosen >= 0 ? 0 : -1;
-}
-
 /* ---- ports -------------------------------------------------------------------------------- */
 
 static void check_mtu(const struct port *port, const struct site *site, struct problem *problem)
@@ -848,9 +735,11 @@ int registry_port_create(struct store *store, struct port *port, struct operatio
 	}
 	if (give_port(store, port, &site, problem) != 0)
 		goto out;
+	char object[48];
+	snprintf(object, sizeof(object), "port/%s", port->name);
 	const struct placing placing = {
-		.need_kib = site.pvm_memory_kib, .wanted = port->wanted_server};
-	if (place(store, &site, &placing, reachable, ctx, &port->server_id, port->server,
+		.object = object, .need_kib = site.pvm_memory_kib, .wanted = port->wanted_server};
+	if (registry_place(store, &site, &placing, reachable, ctx, &port->server_id, port->server,
 		    problem) != 0)
 		goto out;
 	if (store_port_update(store, port) != 0) {
@@ -965,10 +854,13 @@ int registry_port_move(struct store *store, const char *name, const char *wanted
 			problem) != 0 ||
 		referred_site(store, port.site, &site, problem) != 0)
 		goto out;
-	const struct placing placing = {
-		.need_kib = site.pvm_memory_kib, .wanted = wanted, .but = {port.server_id}};
-	if (place(store, &site, &placing, reachable, ctx, &port.move.server_id, port.move.server,
-		    problem) != 0)
+	const struct placing placing = {.object = op->object,
+		.need_kib = site.pvm_memory_kib,
+		.wanted = wanted,
+		.but = {port.server_id},
+		.but_why = "it is there now"};
+	if (registry_place(store, &site, &placing, reachable, ctx, &port.move.server_id,
+		    port.move.server, problem) != 0)
 		goto out;
 	port.move.state = MOVE_COPYING;
 	if (store_port_update(store, &port) != 0) {
@@ -989,6 +881,8 @@ int registry_port_remove(struct store *store, const struct port *port)
 	if (err != 0)
 		return err;
 	err = store_alloc_release(store, owner);
+	if (err == 0)
+		err = store_placement_forget(store, owner);
 	if (err == 0)
 		err = store_port_delete(store, port->id);
 	if (err != 0 && err != ENOENT) {
@@ -1058,8 +952,10 @@ int registry_cvm_create(struct store *store, const char *name, struct operation 
 		allocate_mac(store, model_pe_mac(site.id), owner, problem) != 0 ||
 		allocate_mac(store, model_inside_mac(site.id), owner, problem) != 0)
 		goto out;
-	const struct placing placing = {.need_kib = site.cvm_memory_kib, .wanted = ""};
-	if (place(store, &site, &placing, reachable, ctx, &cvm.server_id, cvm.server, problem) != 0)
+	const struct placing placing = {
+		.object = owner, .need_kib = site.cvm_memory_kib, .wanted = ""};
+	if (registry_place(store, &site, &placing, reachable, ctx, &cvm.server_id, cvm.server,
+		    problem) != 0)
 		goto out;
 	if (store_cvm_insert(store, &cvm) != 0) {
 		database_failed(store, problem);
@@ -1135,12 +1031,14 @@ int registry_cvm_move(struct store *store, const char *name, const char *wanted,
 		check_not_failing_over(store, name, problem) != 0)
 		goto out;
 	/* Its standby, which the move ends first, may be just there. */
-	const struct placing placing = {.need_kib = site.cvm_memory_kib,
+	const struct placing placing = {.object = op->object,
+		.need_kib = site.cvm_memory_kib,
 		.wanted = wanted,
 		.but = {cvm.server_id},
+		.but_why = "it is there now",
 		.but_standby = true};
-	if (place(store, &site, &placing, reachable, ctx, &cvm.move.server_id, cvm.move.server,
-		    problem) != 0)
+	if (registry_place(store, &site, &placing, reachable, ctx, &cvm.move.server_id,
+		    cvm.move.server, problem) != 0)
 		goto out;
 	cvm.move.state = MOVE_COPYING;
 	if (store_cvm_update(store, &cvm) != 0) {
@@ -1188,7 +1086,7 @@ static int check_protectable(struct store *store, const struct cvm *cvm, const c
 	struct site site;
 	struct server server;
 	int64_t id;
-	char chosen[MODEL_NAME_SIZE];
+	char chosen[MODEL_NAME_SIZE], object[48];
 	if (referred_site(store, cvm->site, &site, problem) != 0 ||
 		registry_find_server(store, cvm->server, &server, problem) != 0)
 		return -1;
@@ -1214,12 +1112,15 @@ static int check_protectable(struct store *store, const struct cvm *cvm, const c
 			"server %s has no edgeplex-hostd: start one there, then \"edgeplex server "
 			"set %s --hostd unix:PATH\"",
 			wanted, wanted);
-	const struct placing placing = {.need_kib = site.cvm_memory_kib,
+	snprintf(object, sizeof(object), "standby/%s", cvm->site);
+	const struct placing placing = {.object = object,
+		.need_kib = site.cvm_memory_kib,
 		.wanted = wanted,
 		.but = {cvm->server_id},
+		.but_why = "the CVM itself is there",
 		.but_standby = true,
 		.with_hostd = true};
-	return place(store, &site, &placing, reachable, ctx, &id, chosen, problem);
+	return registry_place(store, &site, &placing, reachable, ctx, &id, chosen, problem);
 }
 
 int registry_cvm_protect(struct store *store, const char *name,
@@ -1304,6 +1205,7 @@ int registry_standby_place(struct store *store, const char *name, int64_t avoid,
 	struct site site;
 	struct cvm cvm;
 	struct problem unwanted = {0};
+	char object[48];
 	if (begin(store, problem) != 0)
 		return -1;
 	if (registry_find_cvm(store, name, &cvm, problem) != 0 ||
@@ -1315,17 +1217,20 @@ int registry_standby_place(struct store *store, const char *name, int64_t avoid,
 		problem_set(problem, 409, "not-ready", "something else is done to the CVM");
 		goto out;
 	}
-	struct placing placing = {.need_kib = site.cvm_memory_kib,
+	snprintf(object, sizeof(object), "standby/%s", name);
+	struct placing placing = {.object = object,
+		.need_kib = site.cvm_memory_kib,
 		.wanted = protection->wanted_server,
 		.but = {cvm.server_id, avoid},
+		.but_why = "the CVM itself is there",
 		.with_hostd = true};
 	int rc = -1;
 	if (placing.wanted[0] != '\0')
-		rc = place(store, &site, &placing, reachable, ctx, &protection->standby_id,
+		rc = registry_place(store, &site, &placing, reachable, ctx, &protection->standby_id,
 			protection->standby, &unwanted);
 	placing.wanted = "";
 	if (rc != 0)
-		rc = place(store, &site, &placing, reachable, ctx, &protection->standby_id,
+		rc = registry_place(store, &site, &placing, reachable, ctx, &protection->standby_id,
 			protection->standby, problem);
 	protection->state = PROTECTION_STARTING;
 	if (rc == 0 && (store_protection_put(store, protection) != 0 ||
@@ -1343,6 +1248,11 @@ int registry_cvm_remove(struct store *store, const struct cvm *cvm)
 	if (err != 0)
 		return err;
 	err = store_alloc_release(store, owner);
+	if (err == 0)
+		err = store_placement_forget(store, owner);
+	snprintf(owner, sizeof(owner), "standby/%s", cvm->site);
+	if (err == 0)
+		err = store_placement_forget(store, owner);
 	if (err == 0)
 		err = store_cvm_delete(store, cvm->site_id);
 	if (err != 0 && err != ENOENT) {
@@ -1378,19 +1288,4 @@ int registry_allocate_vlan(struct store *store, const struct site *site, const c
 	uint32_t *vlan, struct problem *problem)
 {
 	return allocate(store, site, ALLOC_VLAN, site->vlans, owner, vlan, problem);
-}
-
-int registry_used_kib(
-	struct store *store, const struct site *site, int64_t server_id, uint64_t *used)
-{
-	return used_kib(store, site, server_id, false, used);
-}
-
-int registry_place(struct store *store, const struct site *site, uint64_t need_kib,
-	const int64_t but[2], registry_reachable_fn reachable, void *ctx, int64_t *server_id,
-	char server[MODEL_NAME_SIZE], struct problem *problem)
-{
-	const struct placing placing = {
-		.need_kib = need_kib, .wanted = "", .but = {but[0], but[1]}};
-	return place(store, site, &placing, reachable, ctx, server_id, server, problem);
 }

@@ -4,6 +4,7 @@
 
 /* What the registry's files share. Called within a transaction, but for the first. */
 
+#include "controller/placement.h"
 #include "controller/registry.h"
 
 int registry_begin(struct store *store, struct problem *problem); /* a transaction; 0 or -1 */
@@ -14,14 +15,43 @@ int registry_database_failed(struct store *store, struct problem *problem); /* s
 int registry_new_uuid(char uuid[MODEL_UUID_SIZE], struct problem *problem);
 int registry_allocate_vlan(struct store *store, const struct site *site, const char *owner,
 	uint32_t *vlan, struct problem *problem);
-/* Memory that the VMs placed on the server need together. The store's errno. */
-int registry_used_kib(
-	struct store *store, const struct site *site, int64_t server_id, uint64_t *used);
 /* Forgets what is void on a server that goes. 0 or -1. */
 int registry_forget_voids(struct store *store, int64_t server_id, struct problem *problem);
-/* A server for a VM of `need_kib`, but none of `but` (0: none). */
-int registry_place(struct store *store, const struct site *site, uint64_t need_kib,
-	const int64_t but[2], registry_reachable_fn reachable, void *ctx, int64_t *server_id,
+/* ---- registry_place.c ---------------------------------------------------------------------- */
+
+/* What is to be placed. */
+struct placing {
+	/* "port/green-a", "cvm/a", "standby/a", "spare/7": what its rules are depends on it. */
+	const char *object;
+	uint64_t need_kib;
+	const char *wanted;  /* server; "": any */
+	int64_t but[2];      /* servers where it must not go; 0: none */
+	const char *but_why; /* of the first: "it is there now" */
+	bool failed;      /* but[0] is where it failed: others with its risks aren't good either */
+	bool but_standby; /* takes the place of the site's standby */
+	bool with_hostd;  /* only where there is one */
+	const int64_t *only; /* only on these servers; NULL: on any */
+	size_t n_only;
+};
+
+/* A placement's question, as the store has it now. */
+struct registry_scene {
+	struct server *servers;
+	struct placement_server *choice; /* the site's servers, sorted by name */
+	size_t n;
+	struct placement_other *others;
+	size_t n_others;
+	struct placement_request request;
+};
+
+/* Errno. `placing` must live as long as the scene; free it with registry_scene_free(). */
+int registry_scene_load(struct store *store, const struct site *site, const struct placing *placing,
+	registry_reachable_fn reachable, void *ctx, struct registry_scene *scene);
+void registry_scene_free(struct registry_scene *scene);
+
+/* Chooses a server, and keeps what it was chosen by. 0, or -1 with `problem`. */
+int registry_place(struct store *store, const struct site *site, const struct placing *placing,
+	registry_reachable_fn reachable, void *ctx, int64_t *server_id,
 	char server[MODEL_NAME_SIZE], struct problem *problem);
 
 #endif

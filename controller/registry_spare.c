@@ -35,54 +35,6 @@ static int64_t realtime_ms(void)
 
 /* ---- spares ------------------------------------------------------------------------------- */
 
-static size_t count_on(const struct spare *spares, size_t n, int64_t server_id)
-{
-	size_t count = 0;
-	for (size_t i = 0; i < n; i++)
-		count += spares[i].server_id == server_id;
-	return count;
-}
-
-/* Sets the spare's server. */
-static int place_spare(struct store *store, const struct site *site,
-	registry_reachable_fn reachable, void *ctx, struct spare *spare, struct problem *problem)
-{
-	struct server *servers = NULL;
-	struct spare *spares = NULL;
-	size_t n = 0, n_spares = 0, fewest = 0;
-	uint64_t most = 0;
-	int err = store_server_list(store, &servers, &n);
-	if (err == 0)
-		err = store_spare_list(store, &spares, &n_spares);
-	for (size_t i = 0; i < n && err == 0; i++) {
-		uint64_t all = (uint64_t)servers[i].memory_mib * 1024, used;
-		if (servers[i].site_id != site->id || servers[i].drained ||
-			!reachable(ctx, servers[i].id))
-			continue;
-		err = registry_used_kib(store, site, servers[i].id, &used);
-		if (err != 0 || used + spare->memory_kib > all)
-			continue;
-		size_t count = count_on(spares, n_spares, servers[i].id);
-		if (spare->server_id != 0 &&
-			(count > fewest || (count == fewest && all - used <= most)))
-			continue;
-		fewest = count;
-		most = all - used;
-		spare->server_id = servers[i].id;
-		snprintf(spare->server, sizeof(spare->server), "%s", servers[i].name);
-	}
-	free(servers);
-	free(spares);
-	if (err != 0)
-		return registry_database_failed(store, problem);
-	if (spare->server_id == 0)
-		return problem_set(problem, 409, "exhausted",
-			"no server of site %s that is in service and connected has %u MiB left: "
-			"add one, raise a server's memory_mib, or have fewer spares",
-			site->name, (spare->memory_kib + 1023) / 1024);
-	return 0;
-}
-
 int registry_spare_create(struct store *store, const char *name, registry_reachable_fn reachable,
 	void *ctx, struct spare *spare, struct problem *problem)
 {
@@ -97,7 +49,10 @@ int registry_spare_create(struct store *store, const char *name, registry_reacha
 	spare->memory_kib = site.pvm_memory_kib;
 	spare->created_ms = realtime_ms();
 	snprintf(spare->site, sizeof(spare->site), "%s", site.name);
-	if (place_spare(store, &site, reachable, ctx, spare, problem) != 0 ||
+	const struct placing placing = {
+		.object = "spare/new", .need_kib = spare->memory_kib, .wanted = ""};
+	if (registry_place(store, &site, &placing, reachable, ctx, &spare->server_id, spare->server,
+		    problem) != 0 ||
 		registry_new_uuid(spare->uuid, problem) != 0)
 		goto out;
 	void_owner(spare->uuid, owner); /* until its id is known */
@@ -276,13 +231,18 @@ int registry_port_reseat(struct store *store, const struct lost_pvm *lost, int64
 	struct site site;
 	char object[48], server[MODEL_NAME_SIZE], detail[160];
 	int64_t server_id;
-	const int64_t not_there[2] = {lost->server_id, but};
 	if (registry_begin(store, problem) != 0)
 		return -1;
 	if (find_lost(store, lost, port, object, problem) != 0 ||
-		registry_find_site(store, port->site, &site, problem) != 0 ||
-		registry_place(store, &site, site.pvm_memory_kib, not_there, reachable, ctx,
-			&server_id, server, problem) != 0)
+		registry_find_site(store, port->site, &site, problem) != 0)
+		goto out;
+	const struct placing placing = {.object = object,
+		.need_kib = site.pvm_memory_kib,
+		.wanted = "",
+		.but = {lost->server_id, but},
+		.failed = true};
+	if (registry_place(store, &site, &placing, reachable, ctx, &server_id, server, problem) !=
+		0)
 		goto out;
 	snprintf(detail, sizeof(detail), "on server %s %s", port->server, lost->why);
 	int err = let_go(store, object, port);
@@ -325,7 +285,9 @@ int registry_cvm_reseat(struct store *store, const char *name, int64_t server_id
 	struct site site;
 	struct protection protection;
 	char object[48];
-	int64_t id, but[2] = {server_id, 0};
+	int64_t id;
+	struct placing placing = {
+		.object = object, .wanted = "", .but = {server_id}, .failed = true};
 	snprintf(object, sizeof(object), "cvm/%.30s", name);
 	if (registry_begin(store, problem) != 0)
 		return -1;
@@ -339,12 +301,13 @@ int registry_cvm_reseat(struct store *store, const char *name, int64_t server_id
 		changed_meanwhile(problem, object);
 		goto out;
 	}
-	if (find_void(store, site.id, &but[1]) != 0) {
+	if (find_void(store, site.id, &placing.but[1]) != 0) {
 		registry_database_failed(store, problem);
 		goto out;
 	}
-	if (registry_place(store, &site, site.cvm_memory_kib, but, reachable, ctx, &cvm->server_id,
-		    cvm->server, problem) != 0)
+	placing.need_kib = site.cvm_memory_kib;
+	if (registry_place(store, &site, &placing, reachable, ctx, &cvm->server_id, cvm->server,
+		    problem) != 0)
 		goto out;
 	if (store_cvm_update(store, cvm) != 0 || store_void_add(store, site.id, server_id) != 0)
 		registry_database_failed(store, problem);

@@ -114,6 +114,10 @@ static const char *const migrations[] = {
 	"CREATE TABLE pvm_voids (uuid TEXT NOT NULL, server_id INTEGER NOT NULL"
 	" REFERENCES servers(id) ON DELETE CASCADE, object TEXT NOT NULL,"
 	" PRIMARY KEY (uuid, server_id)) STRICT;",
+
+	"CREATE TABLE placements (object TEXT NOT NULL, server_id INTEGER NOT NULL"
+	" REFERENCES servers(id) ON DELETE CASCADE, time_ms INTEGER NOT NULL, why TEXT NOT NULL,"
+	" PRIMARY KEY (object, server_id)) STRICT;",
 };
 
 #define SCHEMA_VERSION ((int)(sizeof(migrations) / sizeof(migrations[0])))
@@ -238,7 +242,7 @@ static void note_change(
 	void *ctx, int what, const char *database, const char *table, sqlite3_int64 row)
 {
 	static const char *const progress[] = {
-		"operations", "operation_steps", "events", "pvm_history"};
+		"operations", "operation_steps", "events", "pvm_history", "placements"};
 	struct store *store = ctx;
 	(void)what;
 	(void)database;
@@ -940,6 +944,45 @@ int store_history_list(struct store *store, int64_t port_id, struct history **hi
 			" ORDER BY id DESC",
 			"i", port_id),
 		read_history, sizeof(**history), (void **)history, n);
+	unlock(store);
+	return err;
+}
+
+/* ---- reasons of placements ---------------------------------------------------------------- */
+
+int store_placement_put(struct store *store, const char *object, int64_t server_id, const char *why)
+{
+	lock(store);
+	int err = run(store, true, "INSERT OR REPLACE INTO placements VALUES (?, ?, ?, ?)", "siis",
+		object, server_id, now_ms(), why);
+	unlock(store);
+	return err;
+}
+
+int store_placement_get(
+	struct store *store, const char *object, int64_t server_id, int64_t *time_ms, char **why)
+{
+	lock(store);
+	sqlite3_stmt *stmt = prepare(store,
+		"SELECT time_ms, why FROM placements WHERE object = ?1 AND (?2 = 0 OR server_id = "
+		"?2) ORDER BY time_ms DESC",
+		"si", object, server_id);
+	int err = stmt == NULL ? EIO : next_row(store, stmt);
+	if (err == 0) {
+		const unsigned char *text = sqlite3_column_text(stmt, 1);
+		*time_ms = sqlite3_column_int64(stmt, 0);
+		*why = strdup(text ? (const char *)text : "");
+		err = *why == NULL ? ENOMEM : 0;
+	}
+	sqlite3_finalize(stmt);
+	unlock(store);
+	return err;
+}
+
+int store_placement_forget(struct store *store, const char *object)
+{
+	lock(store);
+	int err = run(store, false, "DELETE FROM placements WHERE object = ?", "s", object);
 	unlock(store);
 	return err;
 }

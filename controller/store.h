@@ -76,6 +76,17 @@ int store_history_add(struct store *store, int64_t port_id, const char *what, co
 /* Newest first. */
 int store_history_list(struct store *store, int64_t port_id, struct history **history, size_t *n);
 
+/*
+ * What an object ("port/green-a", "cvm/a", "standby/a") was placed on a server by; the newest for
+ * each of both. `server_id` 0: wherever it was placed last. `*why` is JSON, and the caller's;
+ * ENOENT.
+ */
+int store_placement_put(
+	struct store *store, const char *object, int64_t server_id, const char *why);
+int store_placement_get(
+	struct store *store, const char *object, int64_t server_id, int64_t *time_ms, char **why);
+int store_placement_forget(struct store *store, const char *object);
+
 int store_cvm_insert(struct store *store, const struct cvm *cvm);
 int store_cvm_update(struct store *store, const struct cvm *cvm);
 int store_cvm_delete(struct store *store, int64_t site_id);
