@@ -30,7 +30,7 @@ INSERT INTO servers VALUES (1, 'a-left', 1, 'qemu:///system?socket=/nonexistent/
     'trunk-left', 4096, '', 0);
 INSERT INTO cvms VALUES (1, 1, 1, '00000000-0000-4000-8000-000000000001', 100, 101, '100.64.1.1',
     0, 0, 0, NULL);
-INSERT INTO ports VALUES (1, 'green-a', 1, 1, 'cust1', 0, 1500, NULL, '');
+INSERT INTO ports VALUES (1, 'green-a', 1, 1, 'cust1', 0, 1500, NULL, '', 120);
 INSERT INTO port_addresses VALUES (1, 0, '192.168.1.1/30');
 INSERT INTO ce_neighbors VALUES (1, 0, '192.168.1.2', 65101, 0);
 INSERT INTO pvms VALUES (1, 1, 1, '00000000-0000-4000-8000-000000000002', 1000, 102, 103, 1,
@@ -687,7 +687,7 @@ def test_an_operation_goes_on_after_a_crash(bench, verb, undoing, settled, last,
     rows = ", ".join(f"(7000, {i}, '{name}', {state}, 0, 0, '')"
                      for i, (name, state) in enumerate(steps))
     api.seed(f"""
-        INSERT INTO ports VALUES (70, 'crash', 2, 1, 'cust2', 0, 1500, NULL, '');
+        INSERT INTO ports VALUES (70, 'crash', 2, 1, 'cust2', 0, 1500, NULL, '', 120);
         INSERT INTO pvms VALUES (70, {2 if verb == 'delete' else 0}, 1,
             '00000000-0000-4000-8000-000000000070', 1500, 500, 501, 70, '100.64.1.70', 0, 0, 0, 0,
             NULL);
@@ -717,7 +717,7 @@ def test_a_clock_that_was_set_back_holds_nobody_up(bench):
     api.stop(signal.SIGKILL)
     tomorrow = int((time.time() + 86400) * 1000)
     api.seed(f"""
-        INSERT INTO ports VALUES (71, 'clock', 2, 1, 'cust2', 0, 1500, NULL, '');
+        INSERT INTO ports VALUES (71, 'clock', 2, 1, 'cust2', 0, 1500, NULL, '', 120);
         INSERT INTO pvms VALUES (71, 1, 1, '00000000-0000-4000-8000-000000000071', 1700, 700, 701,
             71, '100.64.1.71', 0, 0, 0, 0, NULL);
         INSERT INTO operations VALUES (7001, 'change', 'port/clock', 0, 0, 1, {tomorrow}, 0, 0, '', '');
@@ -738,10 +738,10 @@ def test_a_port_that_the_switch_lost_holds_up_no_other_customer(bench):
     api = bench.api
     api.stop(signal.SIGKILL)
     api.seed("""
-        INSERT INTO ports VALUES (80, 'lost', 2, 1, 'gone0', 0, 1500, NULL, '');
+        INSERT INTO ports VALUES (80, 'lost', 2, 1, 'gone0', 0, 1500, NULL, '', 120);
         INSERT INTO pvms VALUES (80, 1, 1, '00000000-0000-4000-8000-000000000080', 1600, 600, 601,
             80, '100.64.1.80', 0, 0, 1, 0, NULL);
-        INSERT INTO ports VALUES (81, 'going', 1, 1, 'cust2', 0, 1500, NULL, '');
+        INSERT INTO ports VALUES (81, 'going', 1, 1, 'cust2', 0, 1500, NULL, '', 120);
         INSERT INTO pvms VALUES (81, 1, 1, '00000000-0000-4000-8000-000000000081', 1601, 602, 603,
             81, '100.64.1.81', 0, 0, 1, 0, NULL);""")
     api.start()
