@@ -179,6 +179,7 @@ struct target {
 /* ---- fleet.c ------------------------------------------------------------------------------ */
 
 int64_t fleet_now_ms(void); /* monotonic */
+int64_t fleet_now_us(void);
 struct timespec fleet_deadline_in(unsigned ms);
 void fleet_cond_init(pthread_cond_t *cond); /* of the monotonic clock */
 bool fleet_is_stopping(struct fleet *fleet);

@@ -135,7 +135,88 @@ struct protector {
 
 /* The site's; NULL: there is none. fleet->lock is held. */
 struct protector *fleet_protector_find(struct fleet *fleet, const char *site);
+
+/* Is there a carrier on a trunk of the switch? */
+struct link_view {
+	bool known, up;
+};
+
+/* A change of a protection and its CVM; it refuses by leaving the state as it is. */
+typedef void (*protection_edit)(void *ctx, struct protection *row, struct cvm *cvm);
+
+/* ---- fleet_protector.c: called by the protector's thread, but for the first two ------------- */
+
 /* Something is wrong since now, if nothing was before. The lock is held. */
 void fleet_protector_alarm(struct protector *p);
+/* A status of the primary. The lock is held. */
+void protector_hear_primary(struct protector *p, const cJSON *status);
+int64_t protector_realtime_ms(void);
+
+void protector_show(struct protector *p, enum protector_shown shown, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+enum protector_shown protector_get_shown(struct protector *p);
+void protector_set_stage(struct protector *p, enum fleet_protect_stage stage);
+/*
+ * Shows that there is no protection, and tells why: when it is lost, and then now and again if
+ * there is another reason. Attempts that fail in turn, each for a reason of its own, aren't news.
+ */
+void protector_show_unprotected(struct protector *p, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
+
+/* {"uuid": the CVM's}, for the caller to delete. */
+cJSON *protector_params(const struct protector *p);
+/* Takes `params`; NULL: only the UUID. `*result` (may be NULL) becomes the caller's. 0 or -1. */
+int protector_ask(struct protector *p, const struct protector_side *side, const char *method,
+	cJSON *params, int timeout_ms, cJSON **result, struct jsonrpc_error *err);
+/* Connects to both hostds, those of the store, unless that was done. 0, or -1 with `why`. */
+int protector_connect(struct protector *p, struct why *why);
+/* Forgets both servers and all that was heard of them. */
+void protector_disconnect(struct protector *p);
+/* These ask for p->facts: the primary's hostd, the standby's, the guest (answers come as news). */
+void protector_ask_primary(struct protector *p, int timeout_ms);
+void protector_ask_standby(struct protector *p, int timeout_ms);
+void protector_ask_guest(struct protector *p);
+/* A reference to the CVM's entry; NULL: there is none. */
+struct fleet_vm *protector_ref_vm(struct protector *p);
+/* Has the site's switch a carrier on this trunk? Doesn't block. */
+struct link_view protector_trunk_link(struct fleet_site *site, const char *trunk);
+/* All that is known now, ages and trunks too. */
+struct protect_facts protector_facts(struct protector *p);
+
+/* Reads what is wanted and how far it is. ENOENT: the CVM isn't to be protected. */
+int protector_load(struct protector *p);
+/*
+ * Changes protection and CVM in one transaction. `void_at`: a server where a copy has become void;
+ * 0: none. Errno; then nothing was stored.
+ */
+int protector_change(struct protector *p, protection_edit edit, void *ctx, int64_t void_at);
+int protector_set_state(struct protector *p, enum protection_state state);
+/* There is no standby any more: what is left of it is void. False: it couldn't be stored. */
+bool protector_drop_standby(struct protector *p);
+/*
+ * Ends the protection in good order: the primary is let go before its standby is ended, so it never
+ * waits for an acknowledgement that won't come.
+ */
+void protector_end_standby(struct protector *p);
+/* An attempt at a standby has failed. */
+void protector_attempt_failed(struct protector *p, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
+
+/* ---- fleet_standby.c ---------------------------------------------------------------------- */
+
+/* Chooses a server, starts the standby there, and has epochs begin; or tells why not. */
+void protector_make_standby(struct protector *p);
+
+/* ---- fleet_takeover.c --------------------------------------------------------------------- */
+
+/* The standby takes over, if nobody was faster and the primary doesn't go on without it. */
+void protector_take_over(struct protector *p, enum failover_why why);
+/* One that an earlier edgeplexd began. */
+void protector_resume_takeover(struct protector *p);
+/*
+ * No copy is of any use: the CVM's keeper starts it afresh, on its own server if that can be
+ * reached, else where its standby was.
+ */
+void protector_start_anew(struct protector *p, const char *reason);
 
 #endif

@@ -13,23 +13,11 @@
 #include <string.h>
 #include <time.h>
 
+#include "controller/answer.h"
 #include "controller/hostd_client.h"
 
 static const char *const shown_names[] = {
 	"starting", "syncing", "protected", "unprotected", "failing-over"};
-
-static double number(const cJSON *object, const char *name)
-{
-	const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, name);
-	return cJSON_IsNumber(item) ? item->valuedouble : 0;
-}
-
-static int64_t realtime_ms(void)
-{
-	struct timespec now;
-	clock_gettime(CLOCK_REALTIME, &now);
-	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 static const char *site_of(const char *object)
 {
@@ -75,7 +63,8 @@ static bool look_at_stage(struct protector *p, void *ctx)
 		snprintf(await->text, sizeof(await->text), "%s", p->failure);
 	else if (p->stage >= FLEET_PROTECT_COPYING)
 		snprintf(await->text, sizeof(await->text), "%.1f MB in pass %.0f",
-			number(p->figures, "bytes") / 1e6, number(p->figures, "passes"));
+			answer_number(p->figures, "bytes") / 1e6,
+			answer_number(p->figures, "passes"));
 	else
 		snprintf(await->text, sizeof(await->text), "%.200s", p->reason);
 	return true;
@@ -282,7 +271,8 @@ static bool describe(struct protector *p, void *ctx)
 	enum protector_shown shown = p != NULL ? p->shown : SHOWN_STARTING;
 	cJSON_AddStringToObject(json, "state", shown_names[shown]);
 	cJSON_AddStringToObject(json, "reason", p != NULL ? p->reason : "");
-	model_add_time(json, "since", p != NULL && p->since_ms != 0 ? p->since_ms : realtime_ms());
+	model_add_time(json, "since",
+		p != NULL && p->since_ms != 0 ? p->since_ms : protector_realtime_ms());
 	if (row->standby_id != 0)
 		cJSON_AddStringToObject(json, "standby", row->standby);
 	else
