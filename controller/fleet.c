@@ -669,6 +669,7 @@ int fleet_start_on(struct fleet *fleet, struct fleet_server *server, const char 
 		.cmdline = cmdline,
 		.viommu = !target->is_cvm,
 		.incoming = incoming,
+		.layout = target->layout,
 	};
 	int err = fleet_server_load(fleet, server->id, &stored);
 	if (err != 0)

@@ -174,6 +174,7 @@ struct target {
 	bool started;
 	struct second_copy move;
 	enum protection_state protection; /* of a CVM */
+	unsigned layout;                  /* that a copy has to have; 0: any */
 };
 
 /* ---- fleet.c ------------------------------------------------------------------------------ */

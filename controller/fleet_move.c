@@ -281,6 +281,7 @@ int fleet_start_copy(struct fleet *fleet, const char *object, const struct targe
 	/* The site's setting may have been changed since the source was started. */
 	if (hv_vm_get(from->hv, target->uuid, &source, NULL) == 0 && source.memory_kib != 0)
 		same.site.pvm_memory_kib = same.site.cvm_memory_kib = source.memory_kib;
+	same.layout = source.layout;
 	if (err == 0)
 		err = hv_vm_destroy(to->hv, target->uuid, &why);
 	if (err == 0)

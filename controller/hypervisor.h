@@ -55,6 +55,13 @@ struct hv_nic {
 	char ifname[HV_IFNAME_LEN];
 };
 
+/*
+ * What devices a VM has, as far as a guest and a saved state know them: a running VM can be copied
+ * only to one of the same layout.
+ * 1: as it was before layouts were noted. 2: NICs don't announce themselves after a copy.
+ */
+#define HV_LAYOUT 2
+
 struct hv_vm_spec {
 	char name[HV_NAME_LEN];      /* unique on the server; [a-z0-9-]+ */
 	char uuid[HV_UUID_LEN];      /* lower-case text form; kept for the VM's life */
@@ -77,7 +84,8 @@ struct hv_vm_spec {
 	 * written pages. NULL: hostd compares the memory.
 	 */
 	const char *preload;
-	bool incoming; /* a copy's destination: waits, paused, for another VM's state */
+	bool incoming;   /* a copy's destination: waits, paused, for another VM's state */
+	unsigned layout; /* 1 to HV_LAYOUT; 0: the newest */
 	size_t n_nics;
 	struct hv_nic nics[HV_MAX_NICS]; /* the guest's PCI order is this order */
 };
@@ -89,6 +97,7 @@ struct hv_vm {
 	char role[8];
 	char owner[80];
 	uint64_t memory_kib; /* as its spec had it; 0: started by a version that didn't note it */
+	unsigned layout;     /* see HV_LAYOUT */
 	enum hv_vm_state state;
 };
 

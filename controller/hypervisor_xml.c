@@ -74,6 +74,11 @@ static xmlNodePtr leaf_of(struct xml *xml, xmlNodePtr parent, const char *name, 
 
 /* ---- checks ------------------------------------------------------------------------------- */
 
+static unsigned layout_of(const struct hv_vm_spec *spec)
+{
+	return spec->layout != 0 ? spec->layout : HV_LAYOUT;
+}
+
 static bool is_uuid(const char *text)
 {
 	for (int i = 0; i < HV_UUID_LEN - 1; i++) {
@@ -192,6 +197,10 @@ static int check_spec(const struct hv_vm_spec *spec, struct why *why)
 	if (spec->memory_kib < 16384 || spec->memory_kib > 1ull << 32)
 		return why_set(why, EINVAL, "VM %s: memory of %llu KiB is not in 16 MiB..4 TiB",
 			spec->name, (unsigned long long)spec->memory_kib);
+	if (spec->layout > HV_LAYOUT)
+		return why_set(why, EINVAL,
+			"VM %s: a newer edgeplexd gave it its devices (layout %u); install that",
+			spec->name, spec->layout);
 	if (spec->n_nics > HV_MAX_NICS)
 		return why_set(why, EINVAL, "VM %s: more than %d NICs", spec->name, HV_MAX_NICS);
 	for (size_t i = 0; i < spec->n_nics; i++) {
@@ -221,6 +230,7 @@ static void put_metadata(struct xml *xml, xmlNodePtr domain, const struct hv_vm_
 	attribute(xml, vm, "role", "%s", spec->role);
 	attribute(xml, vm, "owner", "%s", spec->owner);
 	attribute(xml, vm, "memory", "%llu", (unsigned long long)spec->memory_kib);
+	attribute(xml, vm, "layout", "%u", layout_of(spec));
 }
 
 static void put_machine(
@@ -378,6 +388,12 @@ static void put_copying(struct xml *xml, xmlNodePtr domain, const struct hv_vm_s
 	put_argument(&qemu, "-machine", "memory-backend=" RAM_ID ",suppress-vmdesc=on");
 	put_argument(&qemu, "-m", "size=%lluk", kib);
 	put_argument(&qemu, "-qmp", "unix:%s,server=on,wait=off", spec->qmp_path);
+	/*
+	 * Whoever copies a VM tells the switch where it is. A guest that announces its NICs stops
+	 * them for it, ten times within half a second.
+	 */
+	if (layout_of(spec) >= 2)
+		put_argument(&qemu, "-global", "virtio-net-device.guest_announce=off");
 	if (spec->incoming)
 		put_argument(&qemu, "-incoming", "defer");
 	if (spec->preload) {
@@ -457,13 +473,15 @@ bool hv_metadata_read(const char *text, struct hv_vm *vm)
 	xmlDocPtr doc = read_document(text);
 	xmlNodePtr root = doc ? xmlDocGetRootElement(doc) : NULL;
 	bool found = root && xmlStrEqual(root->name, BAD_CAST "vm");
-	char memory[24];
+	char memory[24], layout[12];
 
 	if (found) {
 		copy_attribute(root, "role", vm->role, sizeof(vm->role));
 		copy_attribute(root, "owner", vm->owner, sizeof(vm->owner));
 		copy_attribute(root, "memory", memory, sizeof(memory));
 		vm->memory_kib = strtoull(memory, NULL, 10);
+		copy_attribute(root, "layout", layout, sizeof(layout));
+		vm->layout = layout[0] ? (unsigned)strtoul(layout, NULL, 10) : 1;
 	}
 	if (doc)
 		xmlFreeDoc(doc);

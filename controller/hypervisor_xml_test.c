@@ -87,6 +87,7 @@ static void test_domain(void **state)
 	expect(xml, "/domain/metadata/ep:vm/@role", "pvm");
 	expect(xml, "/domain/metadata/ep:vm/@owner", "port/green-a");
 	expect(xml, "/domain/metadata/ep:vm/@memory", "131072");
+	expect(xml, "/domain/metadata/ep:vm/@layout", "2");
 	expect(xml, "/domain/memory", "131072");
 	expect(xml, "/domain/memory/@unit", "KiB");
 	expect(xml, "/domain/os/type/@machine", "pc-q35-7.2");
@@ -158,7 +159,10 @@ static void test_copying(void **state)
 	expect(xml, "/domain/qemu:commandline/qemu:arg[7]/@value", "-qmp");
 	expect(xml, "/domain/qemu:commandline/qemu:arg[8]/@value",
 		"unix:/run/edgeplex/qmp/a.sock,server=on,wait=off");
-	expect(xml, "/domain/qemu:commandline/qemu:arg[9]/@value", "");
+	expect(xml, "/domain/qemu:commandline/qemu:arg[9]/@value", "-global");
+	expect(xml, "/domain/qemu:commandline/qemu:arg[10]/@value",
+		"virtio-net-device.guest_announce=off");
+	expect(xml, "/domain/qemu:commandline/qemu:arg[11]/@value", "");
 	expect(xml, "/domain/qemu:commandline/qemu:env/@name", "");
 	free(xml);
 
@@ -166,13 +170,41 @@ static void test_copying(void **state)
 	spec.incoming = true;
 	xml = hv_vm_xml(&spec, HV_ACCEL_TCG, NULL);
 	assert_non_null(xml);
-	expect(xml, "/domain/qemu:commandline/qemu:arg[9]/@value", "-incoming");
-	expect(xml, "/domain/qemu:commandline/qemu:arg[10]/@value", "defer");
+	expect(xml, "/domain/qemu:commandline/qemu:arg[11]/@value", "-incoming");
+	expect(xml, "/domain/qemu:commandline/qemu:arg[12]/@value", "defer");
 	expect(xml, "/domain/qemu:commandline/qemu:env[@name='LD_PRELOAD']/@value",
 		"/usr/lib/libedgeplex-wp.so");
 	expect(xml, "/domain/qemu:commandline/qemu:env[@name='EDGEPLEX_WP_RAM']/@value",
 		"/run/edgeplex/ram");
 	free(xml);
+}
+
+static void refuse(const struct hv_vm_spec *spec, const char *words)
+{
+	struct why why = {""};
+
+	assert_null(hv_vm_xml(spec, HV_ACCEL_TCG, &why));
+	if (!strstr(why.text, words))
+		fail_msg("\"%s\" doesn't say \"%s\"", why.text, words);
+}
+
+/* A copy has the devices of the VM that it is of, whatever new VMs get. */
+static void test_layouts(void **state)
+{
+	struct hv_vm_spec spec = sample();
+	char *xml;
+
+	(void)state;
+	spec.qmp_path = "/run/edgeplex/qmp/a.sock";
+	spec.ram_dir = "/run/edgeplex/ram";
+	spec.layout = 1;
+	xml = hv_vm_xml(&spec, HV_ACCEL_TCG, NULL);
+	assert_non_null(xml);
+	expect(xml, "/domain/metadata/ep:vm/@layout", "1");
+	expect(xml, "/domain/qemu:commandline/qemu:arg[@value='-global']/@value", "");
+	free(xml);
+	spec.layout = HV_LAYOUT + 1;
+	refuse(&spec, "newer edgeplexd");
 }
 
 /* What a customer or an operator may write must stay text. */
@@ -201,18 +233,15 @@ static void test_text_stays_text(void **state)
 	assert_string_equal(vm.role, "cvm");
 	assert_string_equal(vm.owner, "site/a <&>");
 	assert_int_equal(vm.memory_kib, 147464);
+	assert_int_equal(vm.layout, 1);
+	snprintf(metadata, sizeof(metadata),
+		"<edgeplex:vm xmlns:edgeplex='%s' role='cvm' owner='site/a' layout='2'/>",
+		HV_METADATA_URI);
+	assert_true(hv_metadata_read(metadata, &vm));
+	assert_int_equal(vm.layout, 2);
 	assert_false(hv_metadata_read("<other/>", &vm));
 	assert_false(hv_metadata_read("<vm", &vm));
 	assert_false(hv_metadata_read("", &vm));
-}
-
-static void refuse(const struct hv_vm_spec *spec, const char *words)
-{
-	struct why why = {""};
-
-	assert_null(hv_vm_xml(spec, HV_ACCEL_TCG, &why));
-	if (!strstr(why.text, words))
-		fail_msg("\"%s\" doesn't say \"%s\"", why.text, words);
 }
 
 static void test_bad_specs(void **state)
@@ -361,6 +390,7 @@ int main(void)
 		cmocka_unit_test(test_domain),
 		cmocka_unit_test(test_variants),
 		cmocka_unit_test(test_copying),
+		cmocka_unit_test(test_layouts),
 		cmocka_unit_test(test_text_stays_text),
 		cmocka_unit_test(test_bad_specs),
 		cmocka_unit_test(test_interface_names),
