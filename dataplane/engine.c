@@ -71,7 +71,7 @@ static struct rte_ether_hdr *push_ethernet(struct rte_mbuf *m, const struct rte_
 void engine_send_to(struct engine *engine, unsigned port, const struct rte_ether_addr *dst,
 	uint16_t ethertype, struct rte_mbuf *m)
 {
-	if (push_ethernet(m, dst, &engine->ports[port].mac, ethertype))
+	if (push_ethernet(m, dst, &engine_iface(engine, port)->mac, ethertype))
 		engine_send(engine, port, m);
 	else
 		engine_drop(engine, port, m, DROP_no_buffer);
@@ -91,7 +91,7 @@ unsigned engine_home_port(const struct engine *engine, const struct packet *pkt)
 void engine_punt_packet(struct engine *engine, struct packet *pkt, uint16_t ethertype)
 {
 	unsigned port = engine_home_port(engine, pkt);
-	const struct rte_ether_addr *mac = &engine->ports[port].mac;
+	const struct rte_ether_addr *mac = &engine_iface(engine, port)->mac;
 	struct rte_ether_hdr *eth;
 
 	if (pkt->from_mpls) {
@@ -172,7 +172,7 @@ void engine_input(struct engine *engine, unsigned port, struct rte_mbuf *m)
 		return;
 	}
 	eth = rte_pktmbuf_mtod(m, const struct rte_ether_hdr *);
-	pkt.l2_unicast = rte_is_same_ether_addr(&eth->dst_addr, &p->mac);
+	pkt.l2_unicast = rte_is_same_ether_addr(&eth->dst_addr, &engine_iface(engine, port)->mac);
 	if (!pkt.l2_unicast && !rte_is_multicast_ether_addr(&eth->dst_addr)) {
 		engine_drop(engine, port, m, DROP_not_for_us);
 		return;

@@ -47,7 +47,6 @@ struct nh_table;
 
 struct port {
 	char name[IFNAMSIZ];
-	struct rte_ether_addr mac;
 	bool mpls; /* labelled frames are accepted */
 	bool customer;
 	struct rte_mbuf *tx[ENGINE_QUEUE];

@@ -19,9 +19,11 @@ struct port_device {
 	bool interrupts; /* its receive queue can wake us */
 	int socket_fd;   /* packet socket of a kernel device, or -1 */
 	int tap_fd;
-	bool link;                  /* as last shown to the kernel; control thread */
-	uint64_t down_ms;           /* since when a NIC by PCI says otherwise; 0: it doesn't */
-	char host_device[IFNAMSIZ]; /* "" when the NIC is ours by PCI */
+	struct rte_ether_addr own_mac; /* the NIC's own */
+	struct rte_ether_addr mac;     /* what the NIC was last told to receive at */
+	bool link;                     /* as last shown to the kernel; control thread */
+	uint64_t down_ms;              /* since when a NIC by PCI says otherwise; 0: it doesn't */
+	char host_device[IFNAMSIZ];    /* "" when the NIC is ours by PCI */
 };
 
 struct routes;

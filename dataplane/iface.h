@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <netinet/in.h>
+#include <rte_ether.h>
 
 #define MAX_PORTS 2
 #define IFACE_MAX_ADDRS 64
@@ -26,6 +27,7 @@ struct iface {
 	uint32_t ifindex; /* 0: there is no TAP */
 	bool up;
 	uint16_t mtu;
+	struct rte_ether_addr mac; /* what frames for us are sent to, and ours come from */
 	uint8_t n_addrs;
 	struct iface_addr addrs[IFACE_MAX_ADDRS];
 };

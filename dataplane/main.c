@@ -43,8 +43,8 @@ static const char usage[] =
 	"  --log-level LEVEL  error, warn, info or debug (default info)\n"
 	"  --help             show this\n"
 	"\n"
-	"MPLS is accepted on every port but \"cust\". Addresses, MTU and state of a port are\n"
-	"those of its TAP: set them with ip(8) or a routing daemon.\n";
+	"MPLS is accepted on every port but \"cust\". Addresses (MAC and IP), MTU and state of a\n"
+	"port are those of its TAP: set them with ip(8) or a routing daemon.\n";
 
 struct options {
 	bool pci, vpn;
@@ -274,6 +274,7 @@ static void refresh_ifaces(struct program *program)
 		if (old && old->ports[i].up != new->ports[i].up &&new->ports[i].up)
 			tap_set_carrier(
 				program->fwd.devices[i].tap_fd, program->fwd.devices[i].link);
+		port_set_mac(&program->fwd, i, &new->ports[i].mac);
 	}
 	/* Both began as zeroes, padding included: a difference is one of content. */
 	// NOLINTNEXTLINE(bugprone-suspicious-memory-comparison)
@@ -317,6 +318,12 @@ static int set_up(struct program *program, const struct options *options)
 		return -1;
 	program->netlink = netlink_create();
 	if (!program->netlink)
+		return -1;
+	for (unsigned i = 0; i < fwd->engine.n_ports; i++)
+		if (!netlink_tell_own_mac(
+			    program->netlink, fwd->engine.ports[i].name, &fwd->devices[i].own_mac))
+			return -1;
+	if (!netlink_run(program->netlink))
 		return -1;
 	refresh_ifaces(program);
 	fwd->engine.neighbors = neighbors_create();

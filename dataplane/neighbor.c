@@ -241,7 +241,7 @@ static void send_arp(struct engine *engine, unsigned port, uint16_t opcode,
 	arp->arp_hlen = sizeof(struct rte_ether_addr);
 	arp->arp_plen = 4;
 	arp->arp_opcode = rte_cpu_to_be_16(opcode);
-	arp->arp_data.arp_sha = engine->ports[port].mac;
+	arp->arp_data.arp_sha = engine_iface(engine, port)->mac;
 	memcpy(&arp->arp_data.arp_sip, from, 4);
 	if (opcode == RTE_ARP_OP_REPLY)
 		arp->arp_data.arp_tha = *dst;
@@ -265,7 +265,7 @@ static void send_nd(struct engine *engine, unsigned port, uint8_t type, uint32_t
 		.option.nd_opt_type = type == ND_NEIGHBOR_SOLICIT ? ND_OPT_SOURCE_LINKADDR
 								  : ND_OPT_TARGET_LINKADDR,
 		.option.nd_opt_len = 1,
-		.mac = engine->ports[port].mac,
+		.mac = engine_iface(engine, port)->mac,
 	};
 	struct rte_mbuf *m = own_frame(engine, port);
 	struct rte_ipv6_hdr *ip;
@@ -542,7 +542,7 @@ void arp_input(struct engine *engine, struct packet *pkt, const struct rte_ether
 	for_us = iface_owns(iface, AF_INET, &tip);
 	/* Our own copy on another server speaks with the same addresses (make before break). */
 	if (!rte_is_valid_assigned_ether_addr(&sha) ||
-		rte_is_same_ether_addr(&sha, &engine->ports[pkt->in_port].mac) ||
+		rte_is_same_ether_addr(&sha, &engine_iface(engine, pkt->in_port)->mac) ||
 		iface_owns(iface, AF_INET, &sip) ||
 		(sip != 0 && !iface_subnet(iface, AF_INET, &sip)) ||
 		(opcode != RTE_ARP_OP_REQUEST && opcode != RTE_ARP_OP_REPLY)) {

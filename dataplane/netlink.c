@@ -2,6 +2,7 @@
 #include "dataplane/netlink.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -14,6 +15,9 @@
 #include <netlink/route/link.h>
 
 #include "common/log.h"
+#include "common/prefix.h"
+
+#define ALIAS_PREFIX "nic " /* pvmd reads it (common/bgp/kernel_net.c) */
 
 struct netlink {
 	struct nl_sock *events; /* only tells that something changed */
@@ -133,6 +137,7 @@ void netlink_iface(struct netlink *netlink, const char *name, struct iface *ifac
 {
 	struct rtnl_link *link = rtnl_link_get_by_name(netlink->links, name);
 	struct collect collect = {.iface = iface};
+	const struct nl_addr *mac;
 
 	memset(iface, 0, sizeof(*iface));
 	if (!link)
@@ -141,8 +146,58 @@ void netlink_iface(struct netlink *netlink, const char *name, struct iface *ifac
 	iface->up = rtnl_link_get_flags(link) & IFF_UP;
 	iface->mtu = (uint16_t)(rtnl_link_get_mtu(link) > UINT16_MAX ? UINT16_MAX
 								     : rtnl_link_get_mtu(link));
+	mac = rtnl_link_get_addr(link);
+	if (mac && nl_addr_get_len(mac) == sizeof(iface->mac))
+		memcpy(&iface->mac, nl_addr_get_binary_addr(mac), sizeof(iface->mac));
 	rtnl_link_put(link);
 	nl_cache_foreach(netlink->addrs, collect_addr, &collect);
+}
+
+static int change_link(
+	struct netlink *netlink, int ifindex, const char *alias, const struct rte_ether_addr *mac)
+{
+	/* Not the cache's object: comparing one kind of link with none crashes libnl 3.7. */
+	struct rtnl_link *which = rtnl_link_alloc(), *change = rtnl_link_alloc();
+	struct nl_addr *addr = mac ? nl_addr_build(AF_LLC, mac, sizeof(*mac)) : NULL;
+	int error = -NLE_NOMEM;
+
+	if (which && change && (addr || !mac)) {
+		rtnl_link_set_ifindex(which, ifindex);
+		rtnl_link_set_ifalias(change, alias);
+		if (addr)
+			rtnl_link_set_addr(change, addr);
+		error = rtnl_link_change(netlink->query, which, change, 0);
+	}
+	if (addr)
+		nl_addr_put(addr);
+	if (which)
+		rtnl_link_put(which);
+	if (change)
+		rtnl_link_put(change);
+	return error;
+}
+
+bool netlink_tell_own_mac(
+	struct netlink *netlink, const char *name, const struct rte_ether_addr *own)
+{
+	struct rtnl_link *link = rtnl_link_get_by_name(netlink->links, name);
+	const char *present = link ? rtnl_link_get_ifalias(link) : NULL;
+	bool is_new = !present || strncmp(present, ALIAS_PREFIX, strlen(ALIAS_PREFIX)) != 0;
+	int error = -NLE_OBJ_NOTFOUND;
+	struct ep_mac mac;
+	char alias[sizeof(ALIAS_PREFIX) + EP_MAC_STRLEN], text[EP_MAC_STRLEN];
+
+	memcpy(mac.bytes, own->addr_bytes, sizeof(mac.bytes));
+	snprintf(alias, sizeof(alias), ALIAS_PREFIX "%s", ep_mac_format(&mac, text));
+	if (link)
+		error = change_link(
+			netlink, rtnl_link_get_ifindex(link), alias, is_new ? own : NULL);
+	if (error != 0)
+		log_error("can't set MAC address and alias of TAP interface=%s: %s", name,
+			nl_geterror(error));
+	if (link)
+		rtnl_link_put(link);
+	return error == 0;
 }
 
 bool netlink_carrier(struct netlink *netlink, const char *name)

@@ -27,6 +27,14 @@ bool netlink_run(struct netlink *netlink);
 /* The present state of interface `name`. ifindex is 0 when there is none. */
 void netlink_iface(struct netlink *netlink, const char *name, struct iface *iface);
 
+/*
+ * Tells in the alias of interface `name` that its NIC's own MAC address is `own` ("nic ADDRESS").
+ * An interface that has no such alias is new, and gets that address; another one keeps what it has.
+ * Returns whether that went well; logs why not.
+ */
+bool netlink_tell_own_mac(
+	struct netlink *netlink, const char *name, const struct rte_ether_addr *own);
+
 /* Has interface `name` carrier? */
 bool netlink_carrier(struct netlink *netlink, const char *name);
 

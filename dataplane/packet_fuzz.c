@@ -99,7 +99,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 		abort();
 	engine.n_ports = 2;
 	for (unsigned i = 0; i < 2; i++)
-		engine.ports[i].mac =
+		ifaces.ports[i].mac =
 			(struct rte_ether_addr){{0x02, 0xed, 0, 0, 0, (uint8_t)(1 + i)}};
 	engine.ports[0].customer = true;
 	engine.ports[1].mpls = true;

@@ -141,17 +141,15 @@ static int open_port(
 	port->customer = strcmp(spec->name, "cust") == 0;
 	port->mpls = !port->customer;
 	if (spec->device[0])
-		device->socket_fd = packet_socket_open(spec->device, &port->mac);
-	else if (open_nic(fwd, device, &port->mac) < 0)
+		device->socket_fd = packet_socket_open(spec->device, &device->own_mac);
+	else if (open_nic(fwd, device, &device->own_mac) < 0)
 		return -1;
 	if (spec->device[0] && device->socket_fd < 0)
 		return -1;
+	device->mac = device->own_mac;
 	fwd->engine.n_ports++;
-	device->tap_fd = tap_attach(spec->name, &port->mac);
-	if (device->tap_fd < 0)
-		return -1;
-	log_info("port=%s mac=" RTE_ETHER_ADDR_PRT_FMT " device=%s interrupts=%s", port->name,
-		RTE_ETHER_ADDR_BYTES(&port->mac), spec->device[0] ? spec->device : "pci",
+	log_info("port=%s own_mac=" RTE_ETHER_ADDR_PRT_FMT " device=%s interrupts=%s", port->name,
+		RTE_ETHER_ADDR_BYTES(&device->own_mac), spec->device[0] ? spec->device : "pci",
 		device->interrupts || device->socket_fd >= 0 ? "yes" : "no");
 	return 0;
 }
@@ -201,7 +199,31 @@ int ports_open(struct forwarder *fwd, bool pci, const struct port_spec *specs)
 		if (open_port(fwd, i, ids[i], pci ? &by_pci[i] : &specs[i]) < 0)
 			return -1;
 	}
+	/* Last: a new TAP has a random MAC address until it is told the NIC's. */
+	for (unsigned i = 0; i < MAX_PORTS; i++) {
+		fwd->devices[i].tap_fd = tap_attach(fwd->engine.ports[i].name);
+		if (fwd->devices[i].tap_fd < 0)
+			return -1;
+	}
 	return 0;
+}
+
+void port_set_mac(struct forwarder *fwd, unsigned port, const struct rte_ether_addr *mac)
+{
+	struct port_device *device = &fwd->devices[port];
+	struct rte_ether_addr wanted = *mac;
+	int error = 0;
+
+	if (rte_is_same_ether_addr(&device->mac, mac) || !rte_is_valid_assigned_ether_addr(mac))
+		return;
+	device->mac = *mac;
+	if (device->socket_fd < 0)
+		error = rte_eth_dev_default_mac_addr_set(device->id, &wanted);
+	if (error != 0)
+		log_warn("can't set the NIC's MAC address port=%s: %s",
+			fwd->engine.ports[port].name, rte_strerror(-error));
+	log_info("port=%s mac=" RTE_ETHER_ADDR_PRT_FMT, fwd->engine.ports[port].name,
+		RTE_ETHER_ADDR_BYTES(mac));
 }
 
 void ports_close(struct forwarder *fwd)

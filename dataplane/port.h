@@ -26,6 +26,12 @@ int ports_start_environment(bool pci, const char *run_dir);
  */
 int ports_open(struct forwarder *fwd, bool pci, const struct port_spec *specs);
 
+/*
+ * Has the NIC of a port receive at `mac`, if it doesn't yet. All ports are promiscuous, so one that
+ * can't be told (logged) works nevertheless. Control thread.
+ */
+void port_set_mac(struct forwarder *fwd, unsigned port, const struct rte_ether_addr *mac);
+
 /* Stops and closes devices. TAPs stay, without carrier. */
 void ports_close(struct forwarder *fwd);
 

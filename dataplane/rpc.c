@@ -82,7 +82,7 @@ static cJSON *port_json(const struct rpc *rpc, unsigned i)
 	struct ep_mac mac;
 	char text[EP_MAC_STRLEN];
 
-	memcpy(mac.bytes, port->mac.addr_bytes, sizeof(mac.bytes));
+	memcpy(mac.bytes, iface->mac.addr_bytes, sizeof(mac.bytes));
 	cJSON_AddStringToObject(out, "name", port->name);
 	cJSON_AddStringToObject(out, "mac", ep_mac_format(&mac, text));
 	cJSON_AddNumberToObject(out, "mtu", iface->mtu);

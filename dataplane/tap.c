@@ -7,34 +7,11 @@
 #include <unistd.h>
 #include <linux/if_tun.h>
 #include <net/if.h>
-#include <net/if_arp.h>
 #include <sys/ioctl.h>
-#include <sys/socket.h>
 
 #include "common/log.h"
 
-static int set_mac(const char *name, const struct rte_ether_addr *mac)
-{
-	struct ifreq ifr = {0};
-	int error = 0;
-	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-
-	if (fd < 0)
-		return errno;
-	strncpy(ifr.ifr_name, name, IFNAMSIZ - 1);
-	if (ioctl(fd, SIOCGIFHWADDR, &ifr) < 0) {
-		error = errno;
-	} else if (memcmp(ifr.ifr_hwaddr.sa_data, mac->addr_bytes, sizeof(mac->addr_bytes)) != 0) {
-		ifr.ifr_hwaddr.sa_family = ARPHRD_ETHER;
-		memcpy(ifr.ifr_hwaddr.sa_data, mac->addr_bytes, sizeof(mac->addr_bytes));
-		if (ioctl(fd, SIOCSIFHWADDR, &ifr) < 0)
-			error = errno;
-	}
-	close(fd);
-	return error;
-}
-
-int tap_attach(const char *name, const struct rte_ether_addr *mac)
+int tap_attach(const char *name)
 {
 	struct ifreq ifr = {.ifr_flags = IFF_TAP | IFF_NO_PI};
 	int fd = open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC);
@@ -55,11 +32,7 @@ int tap_attach(const char *name, const struct rte_ether_addr *mac)
 		error = errno;
 		log_error("can't set up TAP interface=%s: %s", name, strerror(error));
 	} else {
-		error = set_mac(name, mac);
-		if (!error)
-			return fd;
-		log_error(
-			"can't set the MAC address of TAP interface=%s: %s", name, strerror(error));
+		return fd;
 	}
 	close(fd);
 	errno = error;

@@ -6,13 +6,12 @@
 
 #include <stdbool.h>
 #include <stdint.h>
-#include <rte_ether.h>
 
 /*
- * Opens TAP `name`, making it if needed; it outlives the process, with its addresses. Sets its MAC
- * address. Returns a non-blocking descriptor, or -1 with errno; logs why.
+ * Opens TAP `name`, making it if needed; it outlives the process, with its addresses. Returns a
+ * non-blocking descriptor, or -1 with errno; logs why.
  */
-int tap_attach(const char *name, const struct rte_ether_addr *mac);
+int tap_attach(const char *name);
 
 /* Shows link state to the kernel. Returns 0 or errno. */
 int tap_set_carrier(int fd, bool up);

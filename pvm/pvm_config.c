@@ -15,6 +15,24 @@ static const char *const interface_names[] = {"cust", "core", "lo", NULL};
 
 /* ---- reading --------------------------------------------------------------------------------- */
 
+static void read_macs(struct conf_reader *r, const cJSON *json, struct pvm_config *config)
+{
+	const cJSON *interfaces = cJSON_GetObjectItemCaseSensitive(json, "interfaces");
+	size_t mark = conf_enter(r, "interfaces");
+
+	for (size_t i = 0; i < config->n_interfaces; i++) {
+		struct kernel_wish *wish = &config->interfaces[i];
+		const cJSON *item = cJSON_GetObjectItemCaseSensitive(interfaces, wish->name);
+		size_t inner = conf_enter(r, wish->name);
+
+		wish->has_mac = conf_mac(r, item, "mac", &wish->mac);
+		if (wish->has_mac && !strcmp(wish->name, "lo"))
+			conf_mistake(r, "mac", "is not for a loopback: leave it out");
+		conf_leave(r, inner);
+	}
+	conf_leave(r, mark);
+}
+
 static void read_families(struct conf_reader *r, const cJSON *json, struct pvm_ce *ce)
 {
 	const cJSON *given = cJSON_GetObjectItemCaseSensitive(json, "families");
@@ -230,6 +248,7 @@ int pvm_config_read(const cJSON *json, struct pvm_config *config, struct jsonrpc
 	conf_number(r, json, "asn", true, 1, UINT32_MAX, &config->asn);
 	conf_address(r, json, "router_id", true, AF_INET, &config->router_id);
 	config->n_interfaces = conf_interfaces(r, json, interface_names, config->interfaces, 3);
+	read_macs(r, json, config);
 	read_ces(r, json, config);
 	read_cvm(r, json, config);
 	read_vpn(r, json, config);

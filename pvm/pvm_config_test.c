@@ -17,7 +17,8 @@ static const char EXAMPLE[] =
 	"10\","
 	"\"interfaces\":{\"cust\":{\"addresses\":[\"192.168.1.1/30\",\"fd00:a1::1/"
 	"64\"],\"mtu\":1500},"
-	"\"core\":{\"addresses\":[\"100.64.1.10/24\",\"192.0.2.2/30\"],\"mtu\":1600}},"
+	"\"core\":{\"addresses\":[\"100.64.1.10/24\",\"192.0.2.2/30\"],\"mtu\":1600,"
+	"\"mac\":\"02:ed:00:00:00:01\"}},"
 	"\"ce\":[{\"address\":\"192.168.1.2\",\"remote_asn\":65101,\"families\":[\"ipv4\"],"
 	"\"max_prefixes\":1000},{\"address\":\"fd00:a1::2\",\"remote_asn\":65101}],"
 	"\"cvm\":{\"address\":\"100.64.1.1\",\"local_address\":\"100.64.1.10\"},"
@@ -62,6 +63,9 @@ static void test_the_example_is_understood(void **state)
 	assert_true(config.redistribute_connected);
 	assert_int_equal(config.label, 1001);
 	assert_int_equal(config.import_rts.n, 2);
+	assert_false(config.interfaces[0].has_mac); /* the NIC's own */
+	assert_true(config.interfaces[1].has_mac);
+	assert_memory_equal(config.interfaces[1].mac.bytes, "\x02\xed\x00\x00\x00\x01", 6);
 	pvm_config_free(&config);
 }
 
@@ -140,6 +144,11 @@ static void test_mistakes_are_named(void **state)
 	expect_mistake("192.0.2.2/30", "100.64.1.10/24", "/interfaces/core/addresses/1");
 	expect_mistake("\"cust\":{", "\"cuts\":{", "/interfaces/cuts");
 	expect_mistake("\"mtu\":1500", "\"mtu\":1200", "/interfaces/cust/mtu");
+	expect_mistake("02:ed:00:00:00:01", "03:ed:00:00:00:01", "/interfaces/core/mac");
+	expect_mistake("02:ed:00:00:00:01", "00:00:00:00:00:00", "/interfaces/core/mac");
+	expect_mistake("02:ed:00:00:00:01", "02:ed:00:00:00", "/interfaces/core/mac");
+	expect_mistake("\"02:ed:00:00:00:01\"", "2", "/interfaces/core/mac");
+	expect_mistake("\"core\":{", "\"lo\":{", "/interfaces/lo/mac");
 	expect_mistake("\"192.168.1.2\"", "\"192.168.1.9\"", "/ce/0/address");
 	expect_mistake("\"remote_asn\":65101", "\"remote_asn\":65000", "/ce/0/remote_asn");
 	expect_mistake("\"local_address\":\"100.64.1.10\"", "\"local_address\":\"100.64.1.11\"",

@@ -248,6 +248,21 @@ static bool is_rd(const char *text)
 	return number <= (administrator > UINT16_MAX ? UINT16_MAX : UINT32_MAX);
 }
 
+bool conf_mac(struct conf_reader *r, const cJSON *object, const char *key, struct ep_mac *mac)
+{
+	static const struct ep_mac zero;
+	const char *text =
+		string(r, object, key, false, "a MAC address, such as 02:ed:00:00:00:01");
+
+	if (!text)
+		return false;
+	if (!ep_mac_parse(text, mac) && !(mac->bytes[0] & 1) &&
+		memcmp(mac, &zero, sizeof(zero)) != 0)
+		return true;
+	conf_mistake(r, key, "must be a unicast MAC address, such as 02:ed:00:00:00:01");
+	return false;
+}
+
 #define RD_WHAT "ASN:number or address:number, such as 65000:100"
 
 void conf_rd(struct conf_reader *r, const cJSON *object, const char *key, char *rd)

@@ -62,6 +62,9 @@ void conf_address(struct conf_reader *r, const cJSON *object, const char *key, b
 void conf_prefix(struct conf_reader *r, const cJSON *object, const char *key, uint8_t family,
 	struct ep_prefix *prefix);
 
+/* A unicast MAC address. Returns whether there is one; not to have it is no mistake. */
+bool conf_mac(struct conf_reader *r, const cJSON *object, const char *key, struct ep_mac *mac);
+
 /* A route distinguisher or target: ASN:number or address:number. */
 void conf_rd(struct conf_reader *r, const cJSON *object, const char *key, char *rd);
 struct conf_rts {

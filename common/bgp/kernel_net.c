@@ -135,6 +135,14 @@ static bool address_of(struct nl_addr *from, struct ep_prefix *to)
 	return true;
 }
 
+/* The alias "nic ADDRESS" that edgeplex-fwd sets (docs/protocols.md). */
+static bool own_mac_of(struct rtnl_link *link, struct ep_mac *mac)
+{
+	const char *alias = rtnl_link_get_ifalias(link);
+
+	return alias && !strncmp(alias, "nic ", 4) && !ep_mac_parse(alias + 4, mac);
+}
+
 static int by_index(const void *a, const void *b)
 {
 	const struct kernel_interface *x = a, *y = b;
@@ -164,6 +172,7 @@ size_t kernel_net_interfaces(
 		i->up = (flags & IFF_UP) && (flags & IFF_RUNNING);
 		if (mac && nl_addr_get_len(mac) == sizeof(i->mac))
 			memcpy(&i->mac, nl_addr_get_binary_addr(mac), sizeof(i->mac));
+		i->has_own_mac = own_mac_of(link, &i->own_mac);
 		n++;
 	}
 	qsort(interfaces, n, sizeof(*interfaces), by_index);
@@ -244,35 +253,41 @@ static bool has_address(const struct ep_prefix *addresses, size_t n, const struc
 	return false;
 }
 
-static void set_sysctl(const char *name, const char *key, const char *value)
+static void set_sysctl(const char *family, const char *name, const char *key, const char *value)
 {
 	char path[128];
 	int fd;
 
-	snprintf(path, sizeof(path), "/proc/sys/net/ipv6/conf/%s/%s", name, key);
+	snprintf(path, sizeof(path), "/proc/sys/net/%s/conf/%s/%s", family, name, key);
 	fd = open(path, O_WRONLY | O_CLOEXEC);
 	if (fd < 0)
-		return; /* no IPv6: adding an address will tell */
+		return; /* no such family: adding an address will tell */
 	if (write(fd, value, strlen(value)) < 0)
 		log_warn("can't set %s to %s: %s", path, value, strerror(errno));
 	close(fd);
 }
 
-static int change_link(struct kernel_net *net, const struct kernel_interface *i, unsigned mtu)
+static int change_link(struct kernel_net *net, const struct kernel_interface *i, unsigned mtu,
+	const struct ep_mac *mac)
 {
 	/* Not the cache's object: comparing a veth's kind with none crashes libnl 3.7. */
 	struct rtnl_link *which = rtnl_link_alloc(), *change = rtnl_link_alloc();
+	struct nl_addr *address = mac ? nl_addr_build(AF_LLC, mac, sizeof(*mac)) : NULL;
 	int error = -NLE_NOMEM, result = 0;
 
-	if (which && change) {
+	if (which && change && (address || !mac)) {
 		rtnl_link_set_ifindex(which, i->index);
 		if (mtu)
 			rtnl_link_set_mtu(change, mtu);
+		if (address)
+			rtnl_link_set_addr(change, address);
 		rtnl_link_set_flags(change, IFF_UP);
 		error = rtnl_link_change(net->requests, which, change, 0);
 	}
 	if (error)
-		result = log_failure(error, "set MTU and state", i->name, "up");
+		result = log_failure(error, "set MAC address, MTU and state", i->name, "up");
+	if (address)
+		nl_addr_put(address);
 	if (which)
 		rtnl_link_put(which);
 	if (change)
@@ -295,18 +310,62 @@ static struct ep_prefix link_local_of(const struct ep_mac *mac)
 	return p;
 }
 
-static bool wants_link_local(
-	const struct kernel_interface *i, const struct kernel_wish *wish, bool *missing)
+static bool is_from_mac(const struct ep_prefix *p)
+{
+	return p->addr.bytes[11] == 0xff && p->addr.bytes[12] == 0xfe;
+}
+
+static bool wants_link_local(const struct kernel_interface *i, const struct kernel_wish *wish)
 {
 	bool wanted = false;
 
-	*missing = true;
 	for (size_t n = 0; n < wish->n_addresses; n++)
 		wanted |= wish->addresses[n].family == AF_INET6;
-	for (size_t n = 0; n < i->n_addresses; n++)
-		if (is_link_local(&i->addresses[n]))
-			*missing = false;
 	return wanted && !i->loopback;
+}
+
+static bool has_other_link_local(const struct kernel_interface *i)
+{
+	for (size_t n = 0; n < i->n_addresses; n++)
+		if (is_link_local(&i->addresses[n]) && !is_from_mac(&i->addresses[n]))
+			return true;
+	return false;
+}
+
+static bool same_mac(const struct ep_mac *a, const struct ep_mac *b)
+{
+	return !memcmp(a->bytes, b->bytes, sizeof(a->bytes));
+}
+
+/* The MAC address that the interface is to get, or NULL if it has the right one. */
+static const struct ep_mac *new_mac(
+	const struct kernel_interface *i, const struct kernel_wish *wish)
+{
+	const struct ep_mac *wanted = wish->has_mac    ? &wish->mac
+				      : i->has_own_mac ? &i->own_mac
+						       : NULL;
+
+	return wanted && !i->loopback && !same_mac(wanted, &i->mac) ? wanted : NULL;
+}
+
+/*
+ * The kernel keeps a link-local address that it made from a former MAC address: ours, or the random
+ * one of a TAP that isn't set up yet. Those are removed. Returns 0 or the errno of a failure.
+ */
+static int forget_link_locals(
+	struct kernel_net *net, const struct kernel_interface *i, const struct ep_prefix *right)
+{
+	int result = 0;
+
+	for (size_t k = 0; k < i->n_addresses; k++) {
+		const struct ep_prefix *p = &i->addresses[k];
+		int error = 0;
+
+		if (is_link_local(p) && is_from_mac(p) && !ep_prefix_equal(p, right))
+			error = change_address(net, i, p, false);
+		result = result ? result : error;
+	}
+	return result;
 }
 
 int kernel_net_apply(struct kernel_net *net, const struct kernel_wish *wish)
@@ -314,8 +373,10 @@ int kernel_net_apply(struct kernel_net *net, const struct kernel_wish *wish)
 	static struct kernel_interface all[KERNEL_MAX_INTERFACES];
 	size_t n = kernel_net_interfaces(net, all, KERNEL_MAX_INTERFACES);
 	const struct kernel_interface *i = NULL;
+	const struct ep_mac *mac;
 	struct rtnl_link *link;
-	bool admin_up, missing;
+	struct ep_prefix link_local;
+	bool admin_up;
 	int error, result = 0;
 
 	for (size_t k = 0; k < n; k++)
@@ -328,12 +389,17 @@ int kernel_net_apply(struct kernel_net *net, const struct kernel_wish *wish)
 	if (link)
 		rtnl_link_put(link);
 	if (!i->loopback) {
-		set_sysctl(i->name, "accept_dad", "0");
-		set_sysctl(i->name, "dad_transmits", "0");
-		set_sysctl(i->name, "accept_ra", "0");
+		set_sysctl("ipv6", i->name, "accept_dad", "0");
+		set_sysctl("ipv6", i->name, "dad_transmits", "0");
+		set_sysctl("ipv6", i->name, "accept_ra", "0");
+		/* Neighbours are told when the MAC address changes. */
+		set_sysctl("ipv4", i->name, "arp_notify", "1");
+		set_sysctl("ipv6", i->name, "ndisc_notify", "1");
 	}
-	if (!admin_up || (wish->mtu && wish->mtu != i->mtu)) {
-		error = change_link(net, i, wish->mtu == i->mtu ? 0 : wish->mtu);
+	mac = new_mac(i, wish);
+	link_local = link_local_of(mac ? mac : &i->mac);
+	if (!admin_up || mac || (wish->mtu && wish->mtu != i->mtu)) {
+		error = change_link(net, i, wish->mtu == i->mtu ? 0 : wish->mtu, mac);
 		result = result ? result : error;
 	}
 	for (size_t k = 0; k < i->n_addresses; k++) {
@@ -353,10 +419,13 @@ int kernel_net_apply(struct kernel_net *net, const struct kernel_wish *wish)
 		error = change_address(net, i, p, true);
 		result = result ? result : error;
 	}
-	if (wants_link_local(i, wish, &missing) && missing) {
-		struct ep_prefix p = link_local_of(&i->mac);
-
-		error = change_address(net, i, &p, true);
+	if (!i->loopback) {
+		error = forget_link_locals(net, i, &link_local);
+		result = result ? result : error;
+	}
+	if (wants_link_local(i, wish) && !has_other_link_local(i) &&
+		!has_address(i->addresses, i->n_addresses, &link_local)) {
+		error = change_address(net, i, &link_local, true);
 		result = result ? result : error;
 	}
 	return result;

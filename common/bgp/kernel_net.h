@@ -24,6 +24,8 @@ struct kernel_interface {
 	bool up;      /* administratively, and with carrier */
 	bool loopback;
 	struct ep_mac mac;
+	bool has_own_mac; /* the forwarder tells its NIC's own address in the interface's alias */
+	struct ep_mac own_mac;
 	size_t n_addresses;
 	struct ep_prefix addresses[KERNEL_MAX_ADDRESSES]; /* host bits set; link-local ones too */
 };
@@ -51,17 +53,20 @@ size_t kernel_net_interfaces(
 struct kernel_wish {
 	char name[IFNAMSIZ];
 	unsigned mtu; /* bytes; 0: leave it */
+	bool has_mac; /* else the NIC's own */
+	struct ep_mac mac;
 	size_t n_addresses;
 	struct ep_prefix addresses[KERNEL_MAX_ADDRESSES];
 };
 
 /*
  * Makes the interface so: up, with these addresses and no other ones but link-local (and, on a
- * loopback, 127.0.0.0/8 and ::1), its MTU. IPv6 addresses skip duplicate address detection: another
- * copy of the same VM may use the same address for a moment. Where IPv6 is wanted and the kernel
- * made no link-local address, one is made from the MAC. What is right already isn't touched.
- * Returns 0; ENODEV if there is no such interface (yet); another errno of the first failure, with
- * everything else done nevertheless. Failures are logged.
+ * loopback, 127.0.0.0/8 and ::1), its MTU, its MAC address (and the link-local address that is made
+ * from it; of neighbours, those that can be told at once are). IPv6 addresses skip duplicate
+ * address detection: another copy of the same VM may use the same address for a moment. Where IPv6
+ * is wanted and the kernel made no link-local address, one is made from the MAC. What is right
+ * already isn't touched. Returns 0; ENODEV if there is no such interface (yet); another errno of
+ * the first failure, with everything else done nevertheless. Failures are logged.
  */
 int kernel_net_apply(struct kernel_net *net, const struct kernel_wish *wish);
 

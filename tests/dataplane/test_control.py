@@ -10,8 +10,8 @@ import struct
 import subprocess
 
 import pytest
-from scapy.layers.inet import IP, UDP
-from scapy.layers.l2 import Ether
+from scapy.layers.inet import ICMP, IP, UDP
+from scapy.layers.l2 import ARP, Ether
 
 from fwdlab import (
     CE_MAC, CUST_MAC, END, FORWARDER, ForwarderLab, RpcError, Wire, frame, pop, route,
@@ -211,6 +211,68 @@ def test_killed_forwarder_finds_everything_again(own):
         own.ping(own.ce, "192.168.1.1", 1)
         own.feed(route("10.2.0.0/16", VIA)).close()
         own.ping(own.ce, "10.2.0.1")
+
+
+OTHER_MAC = "02:ed:00:00:00:99"
+
+
+def speaks_as(f, mac, not_as):
+    """Neighbours learn `mac`; frames to it are for the forwarder, frames to `not_as` aren't."""
+    wire = Wire(f.ce, "eth0")
+    wire.send(Ether(src=CE_MAC, dst="ff:ff:ff:ff:ff:ff") / ARP(
+        op=1, hwsrc=CE_MAC, psrc="192.168.1.2", pdst="192.168.1.1"))
+    answer = wire.expect(Ether, lambda p: ARP in p and p[ARP].op == 2)
+    assert (answer.src, answer[ARP].hwsrc) == (mac, mac)
+    wire.send(Ether(src=CE_MAC, dst=mac) / IP(src="192.168.1.2", dst="192.168.1.1") / ICMP())
+    answer = wire.expect(Ether, lambda p: ICMP in p and p[ICMP].type == 0)
+    assert answer.src == mac
+    before = f.drops("cust", "not_for_us")
+    wire.send(Ether(src=CE_MAC, dst=not_as) / IP(src="192.168.1.2", dst="192.168.1.1") / ICMP())
+    wait_until(lambda: f.drops("cust", "not_for_us") > before, 5, "it is dropped")
+    # What the kernel sends and hears has the same address.
+    f.lab.run(f.ce, ["ip", "neighbor", "flush", "dev", "eth0"])
+    f.lab.run(f.fwd, ["ip", "neighbor", "flush", "dev", "cust"])
+    f.ping(f.fwd, "192.168.1.2", 1)
+
+
+def set_mac(f, mac):
+    f.lab.run(f.fwd, ["ip", "link", "set", "dev", "cust", "address", mac])
+    wait_until(lambda: f.port("cust")["mac"] == mac, 5, "the forwarder has seen it")
+
+
+def test_the_mac_address_is_the_tap_s(own):
+    """Also when the forwarder is killed; the NIC's own is told in the alias."""
+    core = own.port("core")["mac"]
+    set_mac(own, OTHER_MAC)
+    speaks_as(own, OTHER_MAC, CUST_MAC)
+    for _ in range(2):
+        own.process.send_signal(signal.SIGKILL)
+        own.process.wait()
+        own.start()
+        wait_until(lambda: own.port("cust")["link"], 5, "the link")
+        assert (own.port("cust")["mac"], own.port("core")["mac"]) == (OTHER_MAC, core)
+        speaks_as(own, OTHER_MAC, CUST_MAC)
+    link = json.loads(own.lab.run(own.fwd, ["ip", "-j", "link", "show", "dev", "cust"]))[0]
+    assert link["ifalias"] == f"nic {CUST_MAC}"
+    set_mac(own, CUST_MAC)
+    speaks_as(own, CUST_MAC, OTHER_MAC)
+
+
+def test_a_tap_of_unknown_origin_gets_the_nic_s_mac_address():
+    """As one whose forwarder was killed between making it and giving it its address."""
+    with Lab("dp") as lab:
+        f = ForwarderLab(lab, start=False)
+        lab.run(f.fwd, ["ip", "tuntap", "add", "dev", "cust", "mode", "tap"])
+        lab.run(f.fwd, ["ip", "link", "set", "dev", "cust", "address", OTHER_MAC, "alias", "nic x"])
+        f.start()
+        f.configure()
+        assert f.port("cust")["mac"] == OTHER_MAC, "an alias of ours: it keeps what it has"
+        f.process.send_signal(signal.SIGKILL)
+        f.process.wait()
+        lab.run(f.fwd, ["ip", "link", "set", "dev", "cust", "alias", "somebody's"])
+        f.start()
+        wait_until(lambda: f.port("cust")["link"], 5, "the link")
+        speaks_as(f, CUST_MAC, OTHER_MAC)
 
 
 def test_fib_socket_is_the_owners_alone(router):

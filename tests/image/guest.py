@@ -4,8 +4,11 @@
 import json
 import os
 import re
+import select
 import socket
 import time
+
+from scapy.layers.l2 import Ether
 
 from lib.lab import wait_until
 
@@ -83,8 +86,43 @@ class Channel:
         return self.answer(self.ask(method, params))
 
 
+class Wire:
+    """The other end of a VM's NIC: whole frames in and out."""
+
+    def __init__(self, vm, nic):
+        self.path, self.peer = vm.wire_path(nic), vm.wire_path(nic) + ".vm"
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(self.path)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_exc):
+        self.socket.close()
+        os.unlink(self.path)
+
+    def send(self, packet):
+        self.socket.sendto(bytes(packet), self.peer)
+
+    def drain(self):
+        """Forgets what has arrived."""
+        while select.select([self.socket], [], [], 0)[0]:
+            self.socket.recv(65536)
+
+    def expect(self, match, limit_s=10, what="a frame"):
+        """The first arriving frame that `match` accepts."""
+        deadline = time.monotonic() + limit_s
+        seen = []
+        while select.select([self.socket], [], [], max(0, deadline - time.monotonic()))[0]:
+            packet = Ether(self.socket.recv(65536))
+            if match(packet):
+                return packet
+            seen.append(packet.summary())
+        raise AssertionError(f"{what} didn't come within {limit_s} s; seen: {seen[-10:]}")
+
+
 class Guest:
-    """A VM of the image with the two NICs of its role, connected to nothing."""
+    """A VM of the image with the two NICs of its role; the other end of each may be a Wire."""
 
     def __init__(self, lab, role, name="vm", initramfs=None):
         self.lab, self.name = lab, name
@@ -106,12 +144,32 @@ class Guest:
         for i in range(2):
             argv += [
                 "-device", f"pcie-root-port,id=rp{i},chassis={i + 1}",
-                "-netdev", f"hubport,id=n{i},hubid={i}",
+                "-netdev", f"dgram,id=n{i},local.type=unix,local.path={self.wire_path(i)}.vm,"
+                           f"remote.type=unix,remote.path={self.wire_path(i)}",
                 "-device", f"virtio-net-pci,bus=rp{i},netdev=n{i},mac=02:00:00:00:00:{i + 1:02x},"
                            f"iommu_platform=on,ats=on",
             ]
+        argv += ["-qmp", f"unix:{lab.dir}/{name}.qmp,server=on,wait=off"]
         self.started = time.monotonic()
         self.process = lab.spawn(None, argv, name)
+
+    def wire_path(self, nic):
+        return f"{self.lab.dir}/{self.name}.nic{nic}"
+
+    def nic_mac(self, nic):
+        """The MAC address that the guest's driver gave a NIC, as QEMU knows it."""
+        with socket.socket(socket.AF_UNIX) as qmp:
+            qmp.settimeout(CALL_LIMIT_S)
+            qmp.connect(f"{self.lab.dir}/{self.name}.qmp")
+            lines = qmp.makefile("rw")
+            for command in ("qmp_capabilities", "query-rx-filter"):
+                lines.write(json.dumps({"execute": command}) + "\n")
+            lines.flush()
+            for line in lines:
+                answer = json.loads(line).get("return")
+                if isinstance(answer, list):
+                    return answer[nic]["main-mac"]
+        raise EOFError("QEMU closed its monitor")
 
     def console(self):
         return self.lab.log(self.name)

@@ -289,6 +289,35 @@ def test_interfaces_are_as_configured(net):
     wait_until(lambda: net.addresses("core") == {"100.64.1.10/24", "192.0.2.2/30"}, 10, "again")
 
 
+def test_an_interface_has_the_mac_address_that_is_configured(net):
+    """And the link-local address that belongs to it; without one, the NIC's own (its alias)."""
+
+    def link():
+        found = json.loads(net.lab.run(net.pe, ["ip", "-j", "addr", "show", "dev", "cust"]))[0]
+        local = {a["local"] for a in found["addr_info"]
+                 if a["family"] == "inet6" and a["scope"] == "link"}
+        return found["address"], local
+
+    own = "02:11:22:33:44:55"
+    net.lab.run(net.pe, ["ip", "link", "set", "cust", "address", own, "alias", f"nic {own}"])
+    net.pvmd.configure(changed(["interfaces", "cust", "mac"], "02:ed:00:00:01:07"))
+    ours = ("02:ed:00:00:01:07", {"fe80::ed:ff:fe00:107"})
+    wait_until(lambda: link() == ours, 10, "MAC and link-local address")
+    # What a forwarder does that was killed while it made its TAP, or an operator: it doesn't last.
+    net.lab.run(net.pe, ["ip", "addr", "add", "fe80::11:22ff:fe33:4456/64", "dev", "cust"])
+    net.lab.run(net.pe, ["ip", "link", "set", "cust", "address", "02:00:00:00:00:77"])
+    wait_until(lambda: link() == ours, 10, "put back")
+    net.pvmd.kill()
+    net.pvmd.start()
+    assert link() == ours
+    net.pvmd.configure(CONFIG)
+    wait_until(lambda: link() == (own, {"fe80::11:22ff:fe33:4455"}), 10, "the NIC's own")
+    # Nobody tells what the NIC's own is: it is left alone.
+    net.lab.run(net.pe, ["ip", "link", "set", "cust", "alias", ""])
+    net.lab.run(net.pe, ["ip", "link", "set", "cust", "address", "02:00:00:00:00:77"])
+    wait_until(lambda: link() == ("02:00:00:00:00:77", {"fe80::ff:fe00:77"}), 10, "link-local")
+
+
 # ---- configuration ---------------------------------------------------------------------------
 
 BAD = [
@@ -302,6 +331,7 @@ BAD = [
     (["interfaces", "cust", "addresses", 1], "fe80::1/64", "/interfaces/cust/addresses/1"),
     (["interfaces", "core", "addresses", 1], "192.168.1.9/24", "/interfaces/core/addresses/1"),
     (["interfaces", "cust", "mtu"], 100, "/interfaces/cust/mtu"),
+    (["interfaces", "cust", "mac"], "03:ed:00:00:01:07", "/interfaces/cust/mac"),
     (["ce"], {}, "/ce"),
     (["ce", 0], "192.168.1.2", "/ce/0"),
     (["ce", 0, "address"], "10.99.0.1", "/ce/0/address"),
