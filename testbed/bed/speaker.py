@@ -90,6 +90,16 @@ def update(config, prefix, route):
                           + struct.pack("!H", len(attributes)) + attributes + announced)
 
 
+def end_of_rib(family):
+    """The UPDATE that says that the whole table of a family was told (RFC 4724, 2): somebody who was
+    restarted may wait for it."""
+    afi, safi = family
+    attribute = b""
+    if family != (bgpmsg.IPV4, bgpmsg.UNICAST):
+        attribute = _attribute(0x80, 15, struct.pack("!HB", afi, safi))
+    return bgpmsg.message(bgpmsg.UPDATE, struct.pack("!HH", 0, len(attribute)) + attribute)
+
+
 # ---- a session -------------------------------------------------------------------------------
 
 
@@ -182,7 +192,8 @@ class Session:
                 elif kind == bgpmsg.KEEPALIVE and not self._up:
                     self._up = True
                     self._send(b"".join(update(self._config, prefix, route)
-                                        for prefix, route in table.items() if self.tells(prefix)))
+                                        for prefix, route in table.items() if self.tells(prefix))
+                               + b"".join(map(end_of_rib, self._families)))
 
 
 # ---- the process -----------------------------------------------------------------------------
