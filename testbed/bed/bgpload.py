@@ -175,6 +175,11 @@ class Load:
         out[CORE_SPEAKER] = checks.core_sessions(4).get(CORE_SPEAKER, "missing")
         return out if len(out) == 3 else {}
 
+    def more_networks(self):
+        """The networks that the load's own links have."""
+        from . import checks  # pylint: disable=import-outside-toplevel,cyclic-import
+        return {checks.network(f"{link4(self.edge, 1)}/24")}
+
     def run(self):
         """Lets both tables churn."""
         self.ce.run()

@@ -57,6 +57,11 @@ def wait_routes(edges=topo.CES, limit_s=120):
 # ---- the core ------------------------------------------------------------------------------
 
 
+def network(address):
+    """The network of an address with its length, as text."""
+    return str(ipaddress.ip_network(address, strict=False))
+
+
 def core_sessions(version):
     """{neighbour: state} of the route reflector for VPNv4 or VPNv6."""
     out = json.loads(core.vtysh(f"show bgp ipv{version} vpn summary json"))

@@ -83,12 +83,17 @@ def start_frr(name, ns, directory, confs):
     for daemon, conf in confs.items():
         with open(f"{directory}/{daemon}.conf", "w", encoding="utf-8") as file:
             file.write(conf)
-        host.spawn(f"{name}-{daemon}", frr_argv(daemon, directory), ns=ns)
-        host.wait_daemon(
-            f"{name}-{daemon}",
-            lambda d=daemon: "FRRouting" in host.run(
-                None, ["vtysh", "--vty_socket", directory, "-d", d, "-c", "show version"]),
-            "answers")
+        start_frr_daemon(name, ns, directory, daemon)
+
+
+def start_frr_daemon(name, ns, directory, daemon):
+    """Starts one of them, whose configuration is there; also again, after its death."""
+    host.spawn(f"{name}-{daemon}", frr_argv(daemon, directory), ns=ns)
+    host.wait_daemon(
+        f"{name}-{daemon}",
+        lambda: "FRRouting" in host.run(
+            None, ["vtysh", "--vty_socket", directory, "-d", daemon, "-c", "show version"]),
+        "answers")
 
 
 def start():

@@ -113,6 +113,19 @@ def _start_bird(edge):
     own6 = "".join(f"route {p} unreachable; " for p in _prefixes(edge) if ":" in p)
     with open(f"{edge.dir}/bird.conf", "w", encoding="utf-8") as file:
         file.write(BIRD.format(own4=own4, own6=own6, **_values(edge)))
+    start_daemon(edge)
+
+
+def bgp_daemon(edge):
+    """What the supervisor calls an edge's BGP daemon."""
+    return f"{edge.name}-bgpd" if edge.daemon == "frr" else edge.name
+
+
+def start_daemon(edge):
+    """Starts an edge's BGP daemon, whose configuration is there; also again, after its death."""
+    if edge.daemon == "frr":
+        core.start_frr_daemon(edge.name, edge.ns, f"{edge.dir}/frr", "bgpd")
+        return
     host.spawn(edge.name, ["bird", "-f", "-c", f"{edge.dir}/bird.conf", "-s",
                            edge.control], ns=edge.ns)
     host.wait_daemon(edge.name, lambda: "Daemon is up" in birdc(edge, "show status"), "answers")

@@ -16,7 +16,8 @@ from . import topology as topo
 from .parallel import together
 
 
-def _plug_in(edge):
+def plug_in(edge):
+    """Its namespace, link and router: all but the port."""
     site = next(s for s in topo.SITES if s.name == edge.site)
     host.make_namespaces([edge.ns])
     host.link(site.ns, edge.switch_port, edge.ns, "pe", 1500)
@@ -24,7 +25,8 @@ def _plug_in(edge):
     customer.start(edge)
 
 
-def _unplug(edge):
+def unplug(edge):
+    """Undoes plug_in(); also when that was interrupted."""
     site = next(s for s in topo.SITES if s.name == edge.site)
     if edge.name in host.daemons():
         host.stop(edge.name)
@@ -39,7 +41,8 @@ def _is_there(edge):
     return edge.name in controller.cli("port", "list").split()
 
 
-def _delete(edge):
+def delete(edge):
+    """Deletes its port, if there is one."""
     if _is_there(edge):
         controller.cli("port", "delete", edge.name)
 
@@ -50,7 +53,7 @@ def attached(count, server):
     edges = topo.MORE_EDGES[:count]
     try:
         for edge in edges:
-            _plug_in(edge)
+            plug_in(edge)
         # A few at a time: VMs that boot under TCG take all of a processor.
         for first in range(0, count, 4):
             together(*(lambda e=e: controller.cli(*controller.port_create(e), "--server", server)
@@ -58,9 +61,9 @@ def attached(count, server):
         checks.wait_established(edges, 240)
         yield edges
     finally:
-        together(*(lambda e=e: _delete(e) for e in edges))
+        together(*(lambda e=e: delete(e) for e in edges))
         for edge in edges:
-            _unplug(edge)
+            unplug(edge)
 
 
 def wait_on(edges, server, limit_s=60):

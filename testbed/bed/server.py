@@ -98,7 +98,7 @@ def start(server):
 
 def start_daemons(server):
     """Starts libvirtd, hostd and the controller's way to them; also again, after their death."""
-    _spawn(server, "libvirtd", ["libvirtd", "--pid-file", "/run/libvirt/libvirtd.pid"])
+    start_libvirtd(server)
     start_hostd(server)
     os.makedirs(server.far_dir, exist_ok=True)
     host.spawn(f"{server.name}-relay", [
@@ -108,6 +108,11 @@ def start_daemons(server):
     for name in ("libvirt-sock", "hostd.sock"):
         host.wait_daemon(f"{server.name}-relay",
                          lambda n=name: host.listens(f"{server.far_dir}/{n}"), "listens")
+
+
+def start_libvirtd(server):
+    """Starts a server's libvirtd; also again, after its death: it finds the VMs that run."""
+    _spawn(server, "libvirtd", ["libvirtd", "--pid-file", "/run/libvirt/libvirtd.pid"])
 
 
 def _spawn(server, program, argv, restart=False):

@@ -30,18 +30,22 @@ def ofctl(directory, *args, **kwargs):
 def start(name, ns, directory):
     """Starts ovsdb-server and ovs-vswitchd in namespace `ns` and waits for both."""
     os.makedirs(directory)
-    env = environment(directory)
-    host.run(None, ["ovsdb-tool", "create", f"{directory}/conf.db", SCHEMA], env=env)
-    host.spawn(
-        f"{name}-ovsdb",
-        ["ovsdb-server", f"{directory}/conf.db", f"--remote=punix:{directory}/db.sock",
-         f"--unixctl={directory}/ovsdb.ctl", "-vconsole:warn", "-vsyslog:off"],
-        ns=ns, env=env)
-    host.wait_daemon(f"{name}-ovsdb", lambda: host.listens(f"{directory}/db.sock"), "listens")
+    host.run(None, ["ovsdb-tool", "create", f"{directory}/conf.db", SCHEMA], env=environment(directory))
+    start_database(name, ns, directory)
     vsctl(directory, "--no-wait", "init")
     vsctl(directory, "--no-wait", "set", "Open_vSwitch", ".",
           "other_config:n-handler-threads=1", "other_config:n-revalidator-threads=1")
     start_daemon(name, ns, directory)
+
+
+def start_database(name, ns, directory):
+    """Starts ovsdb-server; also again, after its death."""
+    host.spawn(
+        f"{name}-ovsdb",
+        ["ovsdb-server", f"{directory}/conf.db", f"--remote=punix:{directory}/db.sock",
+         f"--unixctl={directory}/ovsdb.ctl", "-vconsole:warn", "-vsyslog:off"],
+        ns=ns, env=environment(directory))
+    host.wait_daemon(f"{name}-ovsdb", lambda: host.listens(f"{directory}/db.sock"), "listens")
 
 
 def start_daemon(name, ns, directory):
