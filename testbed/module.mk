@@ -36,3 +36,12 @@ bench-drain: ## Drain a server of eight PVMs under traffic (five minutes; BENCH=
 	$(MAKE) -j2 all
 	$(MAKE) image
 	testbed/bench/drain $(BENCH)
+
+MINUTES ?= 10
+.PHONY: chaos
+chaos: ## Let whatever can fail fail at random, under traffic (MINUTES=10 SEED=1 BENCH="--alone")
+	deps/install-packages
+	$(MAKE) deps
+	$(MAKE) -j2 all
+	$(MAKE) image
+	testbed/bench/chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(BENCH)

@@ -96,3 +96,30 @@ def soak(failures, kinds, promised, out):
     for kind in ("png", "svg"):
         figure.savefig(f"{out}/soak.{kind}", dpi=120)
     pyplot.close(figure)
+
+
+def chaos(rounds, kind_of, kinds, path):
+    """Draws path.png and path.svg: each point is a customer in a round, by what failed: how long its
+    packets weren't forwarded."""
+    names = [name for name in (*kinds, *{kind_of(r) for r in rounds} - set(kinds))
+             if any(kind_of(r) == name for r in rounds)]
+    figure, axes = pyplot.subplots(figsize=(9, 1.5 + 0.3 * len(names)))
+    for hit, color, label in ((False, COLORS["quiet"], "others"),
+                              (True, COLORS["restart"], "customers that it affects")):
+        points = [(max(c["down_ms"], 1), place) for place, name in enumerate(names)
+                  for r in rounds if kind_of(r) == name
+                  for c in r["customers"].values() if c["hit"] == hit]
+        if points:
+            axes.plot(*zip(*points), "o", color=color, alpha=0.5, markersize=5, label=label)
+    axes.set_yticks(range(len(names)), [kinds[name].text if name in kinds else name for name in names],
+                    fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xscale("log")
+    axes.set_xlabel("ms without forwarded packets (none is drawn at 1)")
+    axes.grid(axis="x", alpha=0.3)
+    axes.legend(frameon=False, fontsize=8)
+    axes.set_title("Downtime by kind of failure: each point is a customer in a round", fontsize=11)
+    figure.tight_layout()
+    for kind in ("png", "svg"):
+        figure.savefig(f"{path}.{kind}", dpi=120)
+    pyplot.close(figure)
