@@ -36,7 +36,8 @@ struct forwarder {
 	uint64_t start_ms;
 	_Atomic bool stop;
 	_Atomic bool sleeping;
-	int stop_fd; /* eventfd that wakes the fast path to stop */
+	int wake_fd; /* eventfd that wakes the fast path: to stop, or to show that it is alive */
+	_Atomic uint64_t turns; /* of the fast path's loop */
 };
 
 /* CLOCK_MONOTONIC in milliseconds. */

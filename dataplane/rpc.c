@@ -4,12 +4,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <arpa/inet.h>
 
 #include "common/prefix.h"
 #include "dataplane/fpm.h"
 #include "dataplane/neighbor.h"
 #include "dataplane/routes.h"
+#include "dataplane/worker.h"
 
 #define MAX_MUTE_MS 60000
 #ifndef EDGEPLEX_VERSION
@@ -355,11 +357,46 @@ static int mute(
 	return 0;
 }
 
+/* ---- fwd.alive --------------------------------------------------------------------------- */
+
+#define STILL_MS 200 /* the fast path is allowed, after it was woken */
+#define GRACE_MS 50  /* and this, in case that we ourselves didn't get the processor meanwhile */
+
+static bool has_turned(const struct rpc *rpc)
+{
+	return atomic_load_explicit(&rpc->fwd->turns, memory_order_relaxed) != rpc->woken_turns;
+}
+
+/* Waits for the fast path only when something is wrong with it. */
+static int alive(struct rpc *rpc, cJSON **result, struct jsonrpc_error *err)
+{
+	static const struct timespec ms = {.tv_nsec = 1000000};
+	uint64_t now = now_ms();
+
+	if (rpc->woken_ms != 0 && now - rpc->woken_ms >= STILL_MS) {
+		for (unsigned i = 0; i < GRACE_MS && !has_turned(rpc); i++)
+			nanosleep(&ms, NULL);
+		if (!has_turned(rpc))
+			return jsonrpc_fail(err, JSONRPC_UNAVAILABLE, "",
+				"the fast path has stood still for %llu ms",
+				(unsigned long long)(now_ms() - rpc->woken_ms));
+	}
+	if (rpc->woken_ms == 0 || has_turned(rpc)) {
+		rpc->woken_ms = now;
+		rpc->woken_turns = atomic_load_explicit(&rpc->fwd->turns, memory_order_relaxed);
+		worker_wake(rpc->fwd);
+	}
+	*result = cJSON_CreateObject();
+	return 0;
+}
+
 int rpc_handle(void *ctx, const char *method, const cJSON *params, cJSON **result,
 	struct jsonrpc_error *err)
 {
-	const struct rpc *rpc = ctx;
+	struct rpc *rpc = ctx;
 
+	if (strcmp(method, "fwd.alive") == 0)
+		return alive(rpc, result, err);
 	if (strcmp(method, "fwd.status") == 0) {
 		*result = status(rpc);
 		return 0;

@@ -2,7 +2,7 @@
 #ifndef EDGEPLEX_DATAPLANE_RPC_H
 #define EDGEPLEX_DATAPLANE_RPC_H
 
-/* fwd.status, fwd.fib and fwd.neighbors of docs/protocols.md. */
+/* The methods fwd.* of docs/protocols.md. */
 
 #include "common/jsonrpc.h"
 #include "dataplane/forwarder.h"
@@ -12,6 +12,8 @@ struct fpm;
 struct rpc {
 	struct forwarder *fwd;
 	struct fpm *fpm;
+	/* The fast path was woken when it had turned its loop so often; 0 ms: it has since. */
+	uint64_t woken_ms, woken_turns;
 };
 
 /* A jsonrpc_handler; `ctx` is a struct rpc. Control thread only. */

@@ -23,8 +23,9 @@ struct worker {
 	struct forwarder *fwd;
 	struct fib_reader *reader;
 	uint64_t next_tick_ms;
+	uint64_t turns;
 	/* Registrations that rte_epoll_wait() refers to. */
-	struct rte_epoll_event tap_events[MAX_PORTS], socket_events[MAX_PORTS], stop_event;
+	struct rte_epoll_event tap_events[MAX_PORTS], socket_events[MAX_PORTS], wake_event;
 	bool can_be_woken;
 };
 
@@ -141,6 +142,8 @@ static unsigned round_of_work(struct worker *worker, bool taps)
 	unsigned n;
 
 	fib_reader_quiescent(worker->reader);
+	/* Nobody else writes it. */
+	atomic_store_explicit(&worker->fwd->turns, ++worker->turns, memory_order_relaxed);
 	engine_begin(engine, now_ms());
 	n = receive(worker);
 	if (taps)
@@ -172,6 +175,7 @@ static void sleep_until_work(struct worker *worker)
 {
 	struct forwarder *fwd = worker->fwd;
 	struct rte_epoll_event events[2 * MAX_PORTS + 1];
+	eventfd_t woken;
 	uint64_t now;
 	int timeout;
 
@@ -186,6 +190,8 @@ static void sleep_until_work(struct worker *worker)
 		atomic_store_explicit(&fwd->sleeping, true, memory_order_relaxed);
 		rte_epoll_wait(RTE_EPOLL_PER_THREAD, events, RTE_DIM(events), timeout);
 		atomic_store_explicit(&fwd->sleeping, false, memory_order_relaxed);
+		/* Whether it was this that woke us doesn't matter. */
+		eventfd_read(fwd->wake_fd, &woken);
 		fib_reader_online(worker->reader);
 	}
 	set_interrupts(worker, false);
@@ -222,7 +228,7 @@ static void set_up_sleep(struct worker *worker)
 				fwd->engine.ports[i].name, NAP_MS);
 		}
 	}
-	watch(&worker->stop_event, fwd->stop_fd);
+	watch(&worker->wake_event, fwd->wake_fd);
 }
 
 static void *run(void *arg)
@@ -256,8 +262,8 @@ int worker_start(struct forwarder *fwd, pthread_t *thread)
 {
 	int error;
 
-	fwd->stop_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-	if (fwd->stop_fd < 0)
+	fwd->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	if (fwd->wake_fd < 0)
 		return errno;
 	error = pthread_create(thread, NULL, run, fwd);
 	if (error == 0)
@@ -265,10 +271,15 @@ int worker_start(struct forwarder *fwd, pthread_t *thread)
 	return error;
 }
 
+void worker_wake(struct forwarder *fwd)
+{
+	eventfd_write(fwd->wake_fd, 1);
+}
+
 void worker_stop(struct forwarder *fwd, pthread_t thread)
 {
 	atomic_store(&fwd->stop, true);
-	eventfd_write(fwd->stop_fd, 1);
+	worker_wake(fwd);
 	pthread_join(thread, NULL);
-	close(fwd->stop_fd);
+	close(fwd->wake_fd);
 }

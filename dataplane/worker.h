@@ -11,6 +11,9 @@
 /* Starts the thread. Returns 0 or errno. */
 int worker_start(struct forwarder *fwd, pthread_t *thread);
 
+/* Has the thread turn its loop (`turns` of struct forwarder) soon, if it sleeps. */
+void worker_wake(struct forwarder *fwd);
+
 /* Tells it to end, and waits until it has. */
 void worker_stop(struct forwarder *fwd, pthread_t thread);
 

@@ -3,7 +3,7 @@
 /*
  * edgeplex-agent: relays JSON-RPC between the controller's virtio-serial channel and the programs
  * in the VM, each behind its Unix socket, by the prefix of the method's name (docs/protocols.md).
- * It serves guest.probe itself: init, behind guest.*, must never wait.
+ * It serves guest.probe and guest.alive itself: init, behind guest.*, must never wait.
  *
  * Requests are answered in whatever order the programs answer. Ids are the agent's own towards the
  * programs, so that an answer meant for a controller that is gone never reaches its successor. All
@@ -29,9 +29,11 @@
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
+#include <cjson/cJSON.h>
 
 #include "common/jsonrpc.h"
 #include "common/log.h"
+#include "image/alive.h"
 #include "image/envelope.h"
 #include "image/probe.h"
 
@@ -69,8 +71,12 @@ struct program {
 	uint32_t events;      /* that epoll watches for */
 	int retry_ms;         /* delay of the next attempt to connect; 0: none is planned */
 	int64_t retry_due_ms; /* CLOCK_MONOTONIC */
+	const char *question; /* the method that asks for a sign of life, NULL: there is none */
+	size_t alive;         /* its number there, if there is a question */
 	struct pending pending[MAX_PENDING]; /* its own: one that hangs takes no other's */
 };
+
+enum { INIT, PVMD, CVMD, FWD, N_PROGRAMS };
 
 struct agent {
 	int epoll_fd, channel_fd, timer_fd, inotify_fd;
@@ -78,11 +84,10 @@ struct agent {
 	struct jsonrpc_lines in;
 	struct queue out;
 	struct probes *probes;
+	struct alive *alive;
 	unsigned long last_id;
-	struct program programs[4];
+	struct program programs[N_PROGRAMS];
 };
-
-#define N_PROGRAMS (sizeof(((struct agent *)0)->programs) / sizeof(struct program))
 
 static int64_t now_ms(void)
 {
@@ -221,7 +226,7 @@ static void answer_error(
 		queue_append(&agent->out, text, (size_t)n);
 }
 
-static void answer_probe(void *ctx, const char *line, size_t n)
+static void say(void *ctx, const char *line, size_t n)
 {
 	struct agent *agent = ctx;
 
@@ -258,6 +263,20 @@ static struct pending *free_pending(struct program *program)
 	return NULL;
 }
 
+/* A program's answer to our question whether it is alive. */
+static void hear_sign_of_life(struct program *program, const char *line)
+{
+	cJSON *message = cJSON_Parse(line);
+	const cJSON *error = cJSON_GetObjectItemCaseSensitive(message, "error");
+	const char *why = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(error, "message"));
+
+	alive_told(program->agent->alive, program->alive,
+		error == NULL ? NULL
+		: why != NULL ? why
+			      : "answered with an error");
+	cJSON_Delete(message);
+}
+
 /* A line of a program: an answer, or a notification. */
 static void relay_out(void *ctx, char *line)
 {
@@ -265,6 +284,7 @@ static void relay_out(void *ctx, char *line)
 	struct agent *agent = program->agent;
 	struct pending *pending;
 	struct envelope env;
+	unsigned long id;
 
 	if (envelope_scan(line, strlen(line), &env) != 0) {
 		log_warn("a program said what is not JSON-RPC program=%s", program->name);
@@ -282,7 +302,12 @@ static void relay_out(void *ctx, char *line)
 		fail_pending(program, " could not read a request");
 		return;
 	}
-	pending = find_pending(program, strtoul(env.id, NULL, 10));
+	id = strtoul(env.id, NULL, 10);
+	if (program->question != NULL && alive_is_asked(agent->alive, program->alive, id)) {
+		hear_sign_of_life(program, line);
+		return;
+	}
+	pending = find_pending(program, id);
 	if (pending == NULL)
 		return; /* its controller is gone */
 	if (!queue_message(&agent->out, line, &env, pending->their_id))
@@ -302,6 +327,8 @@ static void arm_timer(struct agent *agent)
 		if (agent->programs[i].retry_ms != 0 && agent->programs[i].retry_due_ms < next)
 			next = agent->programs[i].retry_due_ms;
 	}
+	if (alive_next_ms(agent->alive) < next)
+		next = alive_next_ms(agent->alive);
 	if (next != INT64_MAX) {
 		timer.it_value.tv_sec = next / 1000;
 		timer.it_value.tv_nsec = next % 1000 * 1000000;
@@ -319,6 +346,8 @@ static void disconnect(struct program *program)
 	program->in.skipping = false;
 	queue_reset(&program->out);
 	fail_pending(program, " ended before it answered");
+	if (program->question != NULL && !alive_must_ask(program->agent->alive, program->alive))
+		alive_told(program->agent->alive, program->alive, "ended before it answered");
 }
 
 /* Never waits: a program that hangs must not hang the agent. */
@@ -355,7 +384,7 @@ static void connect_soon(struct program *program)
 	arm_timer(program->agent);
 }
 
-static void retry_connects(struct agent *agent)
+static void on_timer(struct agent *agent)
 {
 	int64_t now = now_ms();
 	uint64_t expirations;
@@ -372,6 +401,7 @@ static void retry_connects(struct agent *agent)
 			program->retry_ms = 0;
 		program->retry_due_ms = now + program->retry_ms;
 	}
+	alive_run(agent->alive, now);
 	arm_timer(agent);
 }
 
@@ -473,6 +503,44 @@ static void send_to_program(
 		disconnect(program);
 }
 
+/* Asks a program for a sign of life, if it doesn't owe one already. */
+static void ask_whether_alive(struct agent *agent, struct program *program)
+{
+	char line[128];
+	int n;
+
+	if (!alive_must_ask(agent->alive, program->alive))
+		return;
+	if (!try_connect(program)) {
+		alive_told(agent->alive, program->alive, "is not running in this VM");
+		return;
+	}
+	/* One that doesn't read isn't asked, and doesn't answer. */
+	if (program->out.len > 0)
+		return;
+	n = snprintf(line, sizeof(line), "{\"jsonrpc\":\"2.0\",\"id\":%lu,\"method\":\"%s\"}\n",
+		++agent->last_id, program->question);
+	if (!queue_reserve(&program->out, (size_t)n))
+		return;
+	queue_append(&program->out, line, (size_t)n);
+	alive_asked(agent->alive, program->alive, agent->last_id, now_ms());
+	if (queue_flush(&program->out, program->fd) != 0)
+		disconnect(program);
+}
+
+static void serve_alive(struct agent *agent, const char *id)
+{
+	if (!alive_begin(agent->alive, id, now_ms())) {
+		answer_error(agent, id, JSONRPC_UNAVAILABLE,
+			"too many wait for this answer: ask again later", "");
+		return;
+	}
+	for (unsigned i = 0; i < N_PROGRAMS; i++)
+		if (agent->programs[i].question != NULL)
+			ask_whether_alive(agent, &agent->programs[i]);
+	arm_timer(agent);
+}
+
 /* A line of the controller. */
 static void relay_in(void *ctx, char *line)
 {
@@ -496,6 +564,11 @@ static void relay_in(void *ctx, char *line)
 		probes_begin(agent->probes, line, id);
 		return;
 	}
+	if (env.id != NULL && is_method(&env, "guest.alive")) {
+		snprintf(id, sizeof(id), "%.*s", (int)env.id_len, env.id);
+		serve_alive(agent, id);
+		return;
+	}
 	program = find_program(agent, &env);
 	if (program != NULL) {
 		send_to_program(agent, program, line, &env);
@@ -513,6 +586,7 @@ static void forget_controller(struct agent *agent)
 	agent->in.skipping = false;
 	queue_reset(&agent->out);
 	probes_forget(agent->probes);
+	alive_forget(agent->alive);
 	for (unsigned i = 0; i < N_PROGRAMS; i++)
 		for (unsigned k = 0; k < MAX_PENDING; k++)
 			agent->programs[i].pending[k].used = false;
@@ -617,13 +691,45 @@ static int watch(struct agent *agent, int fd, uint32_t events, void *tag)
 	return fd < 0 ? -1 : epoll_ctl(agent->epoll_fd, EPOLL_CTL_ADD, fd, &event);
 }
 
+static bool is_cvm(void)
+{
+	FILE *file = fopen("/proc/cmdline", "re");
+	char text[4096] = "";
+	bool found;
+
+	if (file == NULL)
+		return false;
+	found = fgets(text, sizeof(text), file) != NULL &&
+		strstr(text, "edgeplex.role=cvm") != NULL;
+	fclose(file);
+	return found;
+}
+
+/* Whose signs of life tell that the VM does its work. */
+static void set_up_alive(struct agent *agent)
+{
+	static const char *const pvm[] = {"fwd", "pvm"}, *const cvm[] = {"cvm"};
+	bool cvm_role = is_cvm();
+	struct program *programs = agent->programs;
+
+	agent->alive =
+		cvm_role ? alive_create(cvm, 1, say, agent) : alive_create(pvm, 2, say, agent);
+	if (cvm_role) {
+		programs[CVMD].question = "cvm.alive";
+		return;
+	}
+	programs[FWD].question = "fwd.alive";
+	programs[PVMD].question = "pvm.alive";
+	programs[PVMD].alive = 1;
+}
+
 static int set_up(struct agent *agent)
 {
 	static const char *const programs[N_PROGRAMS][3] = {
-		{"guest.", "init", RUN_DIR "/init.sock"},
-		{"pvm.", "pvmd", RUN_DIR "/pvmd.sock"},
-		{"cvm.", "cvmd", RUN_DIR "/cvmd.sock"},
-		{"fwd.", "edgeplex-fwd", RUN_DIR "/fwd.sock"},
+		[INIT] = {"guest.", "init", RUN_DIR "/init.sock"},
+		[PVMD] = {"pvm.", "pvmd", RUN_DIR "/pvmd.sock"},
+		[CVMD] = {"cvm.", "cvmd", RUN_DIR "/cvmd.sock"},
+		[FWD] = {"fwd.", "edgeplex-fwd", RUN_DIR "/fwd.sock"},
 	};
 
 	for (unsigned i = 0; i < N_PROGRAMS; i++) {
@@ -638,8 +744,9 @@ static int set_up(struct agent *agent)
 	agent->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	agent->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
 	agent->inotify_fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
-	agent->probes = probes_create(answer_probe, agent);
-	if (agent->epoll_fd < 0 || agent->probes == NULL ||
+	agent->probes = probes_create(say, agent);
+	set_up_alive(agent);
+	if (agent->epoll_fd < 0 || agent->probes == NULL || agent->alive == NULL ||
 		watch(agent, probes_fd(agent->probes), EPOLLIN, agent->probes) < 0 ||
 		watch(agent, agent->timer_fd, EPOLLIN, &agent->timer_fd) < 0 ||
 		watch(agent, agent->inotify_fd, EPOLLIN, &agent->inotify_fd) < 0 ||
@@ -652,7 +759,7 @@ static int set_up(struct agent *agent)
 static void serve_event(struct agent *agent, const struct epoll_event *event)
 {
 	if (event->data.ptr == &agent->timer_fd)
-		retry_connects(agent);
+		on_timer(agent);
 	else if (event->data.ptr == agent->probes)
 		probes_run(agent->probes);
 	else if (event->data.ptr == &agent->inotify_fd)

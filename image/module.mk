@@ -8,7 +8,7 @@ $(B)/obj/image/%.o: MOD_CFLAGS += -ffile-prefix-map=$(CURDIR)=.
 
 IMAGE_COMMON := $(COMMON_SOURCES:%.c=$(B)/obj/%.o)
 INIT_OBJECTS := $(patsubst %,$(B)/obj/image/%.o,init boot supervisor)
-AGENT_OBJECTS := $(patsubst %,$(B)/obj/image/%.o,agent envelope probe)
+AGENT_OBJECTS := $(patsubst %,$(B)/obj/image/%.o,agent alive envelope probe)
 
 # A sanitized program can't be static: these two are then built, but packed by nobody.
 IMAGE_LDFLAGS := $(if $(filter 1,$(SANITIZE)),,-static)
@@ -43,7 +43,7 @@ $(B)/tests/image/$(1)_test: $(B)/obj/image/$(1)_test.o $(B)/obj/image/$(1).o
 	$(CC) $(LDFLAGS) -o $$@ $$^ -lcjson -lcmocka
 UNIT_TESTS += $(B)/tests/image/$(1)_test
 endef
-$(foreach t,envelope supervisor,$(eval $(call image_unit_test,$(t))))
+$(foreach t,alive envelope supervisor,$(eval $(call image_unit_test,$(t))))
 
 $(B)/fuzz/envelope: image/envelope_fuzz.c image/envelope.c image/envelope.h
 	@mkdir -p $(@D)

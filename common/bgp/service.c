@@ -175,6 +175,10 @@ static int handle(void *ctx, const char *method, const cJSON *params, cJSON **re
 		*result = in_force ? cJSON_Duplicate(in_force, true) : cJSON_CreateNull();
 		return 0;
 	}
+	if (!strcmp(verb, "alive")) {
+		*result = cJSON_CreateObject();
+		return 0;
+	}
 	if (!strcmp(verb, "status")) {
 		*result = status();
 		return 0;
@@ -182,7 +186,8 @@ static int handle(void *ctx, const char *method, const cJSON *params, cJSON **re
 	if (!strcmp(verb, "routes"))
 		return bgp_show_routes(params, service->vpn, result, err);
 	return jsonrpc_fail(err, JSONRPC_METHOD_NOT_FOUND, "",
-		"unknown method %.60s: %s serves %s.configure, .config, .status and .routes",
+		"unknown method %.60s: %s serves %s.configure, .config, .alive, .status and "
+		".routes",
 		method, service->program, service->prefix);
 }
 

@@ -19,6 +19,20 @@ from fwdlab import (
 from lib.lab import Lab, wait_until
 
 PE4 = "192.0.2.1"
+PYTHON = "/usr/bin/python3"
+# PTRACE_SEIZE, PTRACE_INTERRUPT, then nothing.
+STOP_THREAD = """
+import ctypes, os, signal, sys
+libc = ctypes.CDLL(None, use_errno=True)
+libc.ptrace.argtypes = [ctypes.c_long] * 4
+tid = int(sys.argv[1])
+for request in (0x4206, 0x4207):
+    if libc.ptrace(request, tid, 0, 0) != 0:
+        sys.exit(os.strerror(ctypes.get_errno()))
+os.waitpid(tid, 0x40000000)  # __WALL
+print("stopped", flush=True)
+signal.pause()
+"""
 VIA = {"via": PE4}
 
 
@@ -211,6 +225,41 @@ def test_killed_forwarder_finds_everything_again(own):
         own.ping(own.ce, "192.168.1.1", 1)
         own.feed(route("10.2.0.0/16", VIA)).close()
         own.ping(own.ce, "10.2.0.1")
+
+
+def fast_path(f):
+    """The thread id of the fast path."""
+    # Started by a wrapper that keeps its own namespaces: the program is a descendant.
+    pid = f.lab.run(f.fwd, ["pgrep", "-f", "-n", f.run_dir]).split()[-1]
+    for task in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{task}/comm", encoding="utf-8") as file:
+            if file.read().strip() == "fast-path":
+                return int(task)
+    raise AssertionError("no fast path")
+
+
+def test_sign_of_life(own):
+    """A sleeping forwarder is alive; one whose fast path stands still isn't."""
+    wait_until(lambda: own.status()["sleeping"], 5, "it sleeps")
+    for _ in range(20):
+        assert own.rpc("fwd.alive") == {}
+    # ptrace stops one thread alone.
+    tracer = own.lab.spawn(None, [PYTHON, "-c", STOP_THREAD, str(fast_path(own))], "tracer")
+    wait_until(lambda: "stopped" in own.lab.log("tracer"), 10, "the fast path is stopped")
+
+    def still():
+        try:
+            own.rpc("fwd.alive")
+        except RpcError as why:
+            return why.error
+        return None
+
+    error = wait_until(still, 10, "it is noticed")
+    assert error["code"] == -32000 and "stood still for" in error["message"]
+    tracer.kill()  # the kernel lets the thread go on
+    tracer.wait()
+    wait_until(lambda: still() is None, 10, "it is alive again")
+    own.ping(own.ce, "192.168.1.1", 1)
 
 
 OTHER_MAC = "02:ed:00:00:00:99"

@@ -143,6 +143,60 @@ def test_the_log_keeps_the_end_of_a_program(vm):
         assert connection.call("guest.log", process="agent", lines=1)["lines"] == lines[-1:]
 
 
+SIGNS = {"pvm": {"edgeplex-fwd": "fwd", "pvmd": "pvm"}, "cvm": {"cvmd": "cvm"}}
+
+
+def signs_of_life(channel):
+    """guest.alive: {member: why, or None}; not later than promised."""
+    start = time.monotonic()
+    answer = channel.call("guest.alive")
+    took = time.monotonic() - start
+    assert answer.pop("uptime_ms") > 0
+    assert all(one["ok"] != ("why" in one) for one in answer.values()), answer
+    return {name: one.get("why") for name, one in answer.items()}, took
+
+
+def test_signs_of_life(vm, channel):
+    names = SIGNS[vm.role]
+    well = {name: None for name in names.values()}
+    wait_until(lambda: signs_of_life(channel)[0] == well, 30, "all is well")
+    for program, name in names.items():
+        channel.call("guest.signal", process=program, signal="STOP")
+        try:
+            tries = [signs_of_life(channel) for _ in range(3)]
+            for found, _ in tries:
+                assert re.fullmatch(r"no answer for \d+ ms", found[name]), found
+                assert {**found, name: None} == well
+            # 250 ms and the way there and back; one of three isn't held up by a busy machine.
+            assert 0.2 < min(took for _, took in tries) < 0.3
+            # Who asks and goes has nothing to say to who comes.
+            channel.close()
+            with Channel(vm.channel_path) as other:
+                assert signs_of_life(other)[0][name]
+                several = [other.ask("guest.alive") for _ in range(20)]
+                for request in several[:8]:
+                    assert not other.answer(request)[name]["ok"]
+                for request in several[8:]:
+                    with pytest.raises(RpcError) as refused:
+                        other.answer(request)
+                    assert refused.value.code == -32000
+        finally:
+            channel = Channel(vm.channel_path)
+            channel.call("guest.signal", process=program, signal="CONT")
+        wait_until(lambda: signs_of_life(channel)[0] == well, 10, f"{program} goes on")
+    channel.close()
+
+
+def test_a_killed_program_gives_no_sign_of_life(vm, channel):
+    for program, name in SIGNS[vm.role].items():
+        # One that is stopped has not answered when it is killed; its next life answers.
+        channel.call("guest.signal", process=program, signal="STOP")
+        waiting = channel.ask("guest.alive")
+        channel.call("guest.signal", process=program, signal="KILL")
+        assert "answer" in channel.answer(waiting)[name]["why"]
+        wait_until(lambda: signs_of_life(channel)[0][name] is None, 30, f"{program} is back")
+
+
 def test_a_hanging_program_holds_nobody_up(vm, channel):
     name = PROGRAMS[vm.role][-1]
     method = f"{vm.role}.config"
