@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "controller/api_internal.h"
+#include "controller/explain.h"
 #include "controller/registry.h"
 
 #define LIST_LIMIT 1000
@@ -138,6 +139,11 @@ static void site_delete(struct api_request *request)
 	fleet_site_remove(api->fleet, site.id);
 	fleet_kick(api->fleet);
 	fleet_event(api->fleet, "info", "site", "site %s was deleted", site.name);
+}
+
+static void site_risks(struct api_request *request)
+{
+	request->answer = explain_risks(request->api->store, request->name, &request->problem);
 }
 
 /* ---- servers ------------------------------------------------------------------------------ */
@@ -531,8 +537,34 @@ static void add_history(struct api_request *request, const struct port *port)
 	free(history);
 }
 
+static bool is_reachable(void *ctx, int64_t server_id)
+{
+	return fleet_server_connected(ctx, server_id);
+}
+
+static void pvm_placement(struct api_request *request)
+{
+	request->answer = explain_port(request->api->store, request->name, is_reachable,
+		request->api->fleet, &request->problem);
+}
+
+static void cvm_placement(struct api_request *request)
+{
+	request->answer = explain_cvm(request->api->store, request->name, is_reachable,
+		request->api->fleet, &request->problem);
+}
+
+/* Adds `rules_not_met` from the object's explanation (taken), if there is one. */
+static void add_unmet(struct api_request *request, cJSON *explanation)
+{
+	if (explanation != NULL)
+		cJSON_AddItemToObject(request->answer, "rules_not_met", explain_unmet(explanation));
+	cJSON_Delete(explanation);
+}
+
 static void pvm_show(struct api_request *request)
 {
+	struct problem gone = {0};
 	struct port port;
 	char object[48], missing[512];
 	if (registry_find_port(request->api->store, request->name, &port, &request->problem) != 0)
@@ -541,6 +573,8 @@ static void pvm_show(struct api_request *request)
 	if (port.started)
 		fleet_vm_serves(request->api->fleet, object, missing, sizeof(missing));
 	request->answer = pvm_json(request, &port);
+	add_unmet(request, explain_port(request->api->store, port.name, is_reachable,
+				   request->api->fleet, &gone));
 	add_history(request, &port);
 }
 
@@ -768,6 +802,7 @@ static void cvm_show(struct api_request *request)
 {
 	struct cvm cvm;
 	struct protection protection;
+	struct problem gone = {0};
 	char object[48], missing[512];
 	if (registry_find_cvm(request->api->store, request->name, &cvm, &request->problem) != 0)
 		return;
@@ -780,6 +815,8 @@ static void cvm_show(struct api_request *request)
 		store_protection_get(request->api->store, cvm.site, &protection) == ENOENT)
 		fleet_vm_serves(request->api->fleet, object, missing, sizeof(missing));
 	request->answer = cvm_json(request, &cvm, true);
+	add_unmet(request, explain_cvm(request->api->store, cvm.site, is_reachable,
+				   request->api->fleet, &gone));
 }
 
 static void cvm_protect(struct api_request *request)
@@ -1073,6 +1110,9 @@ const struct api_route api_routes[] = {
 	{"DELETE", "/v1/sites/{name}", site_delete, "Delete a site that nothing uses", NULL, 200,
 		NULL, NULL},
 
+	{"GET", "/v1/sites/{name}/risks", site_risks,
+		"What would fail together at a site though it should not", NULL, 200, NULL, NULL},
+
 	{"GET", "/v1/servers", servers_list, "List the servers", NULL, 200, NULL, NULL},
 	{"POST", "/v1/servers", server_create, "Create a server; connects to its libvirt", "Server",
 		201, "Server", NULL},
@@ -1116,6 +1156,8 @@ const struct api_route api_routes[] = {
 		200, NULL, NULL},
 	{"GET", "/v1/pvms/{name}/processes", pvm_processes, "Processes of a PVM", NULL, 200, NULL,
 		NULL},
+	{"GET", "/v1/pvms/{name}/placement", pvm_placement, "Why a PVM is where it is", NULL, 200,
+		NULL, NULL},
 	{"POST", "/v1/pvms/{name}/migrate", pvm_migrate,
 		"Move a PVM to another server of its site, make before break", "?Migrate", 202,
 		"Operation", NULL},
@@ -1132,6 +1174,8 @@ const struct api_route api_routes[] = {
 		table_parameters},
 	{"GET", "/v1/cvms/{name}/processes", cvm_processes, "Processes of a CVM", NULL, 200, NULL,
 		NULL},
+	{"GET", "/v1/cvms/{name}/placement", cvm_placement,
+		"Why a CVM and its standby are where they are", NULL, 200, NULL, NULL},
 	{"POST", "/v1/cvms/{name}/migrate", cvm_migrate,
 		"Move a CVM to another server of its site while it speaks", "?Migrate", 202,
 		"Operation", NULL},

@@ -10,6 +10,7 @@
 #include <time.h>
 
 #include "common/log.h"
+#include "controller/explain.h"
 #include "controller/registry.h"
 
 #define WORKERS 12 /* eight moves at once, and others */
@@ -946,6 +947,7 @@ int engine_port_create(struct engine *engine, struct port *port, uint32_t wait_s
 		registry_port_create(engine->store, port, op, server_reachable, engine->fleet,
 			false, problem) != 0)
 		return -1;
+	explain_warn(engine->store, engine->fleet, op->object);
 	enqueue(engine, op->id, false);
 	return 0;
 }
@@ -977,6 +979,7 @@ int engine_port_migrate(struct engine *engine, const char *name, const char *ser
 	if (registry_port_move(
 		    engine->store, name, server, op, server_reachable, engine->fleet, problem) != 0)
 		return -1;
+	explain_warn(engine->store, engine->fleet, op->object);
 	enqueue(engine, op->id, false);
 	return 0;
 }
@@ -988,6 +991,7 @@ int engine_cvm_migrate(struct engine *engine, const char *site, const char *serv
 	if (registry_cvm_move(
 		    engine->store, site, server, op, server_reachable, engine->fleet, problem) != 0)
 		return -1;
+	explain_warn(engine->store, engine->fleet, op->object);
 	enqueue(engine, op->id, false);
 	return 0;
 }
@@ -1049,6 +1053,7 @@ int engine_cvm_create(struct engine *engine, const char *site, uint32_t wait_s,
 	if (registry_cvm_create(
 		    engine->store, site, op, server_reachable, engine->fleet, problem) != 0)
 		return -1;
+	explain_warn(engine->store, engine->fleet, op->object);
 	enqueue(engine, op->id, false);
 	return 0;
 }

@@ -14,6 +14,7 @@
 
 #include "common/log.h"
 #include "controller/answer.h"
+#include "controller/explain.h"
 #include "controller/fleet_internal.h"
 #include "controller/hostd_client.h"
 #include "controller/registry.h"
@@ -54,6 +55,11 @@ static int place_standby(struct protector *p, struct problem *problem)
 			p->fleet->store, p->site, 0, is_usable, &view, &p->row, problem);
 	}
 	free(view.servers);
+	if (rc == 0) {
+		char object[48];
+		snprintf(object, sizeof(object), "standby/%s", p->site);
+		explain_warn(p->fleet->store, p->fleet, object);
+	}
 	p->avoid_id = 0;
 	snprintf(p->placed_for, sizeof(p->placed_for), "%s", p->row.wanted_server);
 	return rc;

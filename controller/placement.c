@@ -314,9 +314,11 @@ static const char *relation(enum placement_kind kind)
 	return names[kind];
 }
 
+/* The others only count: a pool's spare can't be apart from every PVM of the site. */
 static bool is_rule(enum placement_kind kind)
 {
-	return kind != PLACEMENT_VOID && kind != PLACEMENT_FAILED;
+	return kind == PLACEMENT_STANDBY || kind == PLACEMENT_SPARE || kind == PLACEMENT_POOL ||
+	       kind == PLACEMENT_CUSTOMER;
 }
 
 /* A rule about the spares isn't broken by each of them, only by all together. */

@@ -34,6 +34,21 @@ struct placing {
 	size_t n_only;
 };
 
+/* All servers, and all that is or may be on them. Begin with zeroes; freed whatever is returned. */
+struct registry_inventory {
+	struct server *servers;
+	struct port *ports;
+	struct cvm *cvms;
+	struct protection *protections;
+	struct spare *spares;
+	struct void_copy *voids;
+	struct void_pvm *pvm_voids;
+	size_t n_servers, n_ports, n_cvms, n_protections, n_spares, n_voids, n_pvm_voids;
+};
+
+int registry_inventory_read(struct store *store, struct registry_inventory *all); /* errno */
+void registry_inventory_free(struct registry_inventory *all);
+
 /* A placement's question, as the store has it now. */
 struct registry_scene {
 	struct server *servers;
@@ -48,6 +63,13 @@ struct registry_scene {
 int registry_scene_load(struct store *store, const struct site *site, const struct placing *placing,
 	registry_reachable_fn reachable, void *ctx, struct registry_scene *scene);
 void registry_scene_free(struct registry_scene *scene);
+
+/*
+ * Adds what speaks for and against the scene's server `at`, as texts, to lists; NULL: not wanted.
+ * Rules that aren't met speak against it, too.
+ */
+void registry_scene_tell(const struct registry_scene *scene, size_t at, cJSON *for_it,
+	cJSON *against, cJSON *not_met);
 
 /* Chooses a server, and keeps what it was chosen by. 0, or -1 with `problem`. */
 int registry_place(struct store *store, const struct site *site, const struct placing *placing,

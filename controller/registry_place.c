@@ -13,19 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Everything of the site that a scene is made of. */
-struct inventory {
-	struct server *servers;
-	struct port *ports;
-	struct cvm *cvms;
-	struct protection *protections;
-	struct spare *spares;
-	struct void_copy *voids;
-	struct void_pvm *pvm_voids;
-	size_t n_servers, n_ports, n_cvms, n_protections, n_spares, n_voids, n_pvm_voids;
-};
-
-static int read_inventory(struct store *store, struct inventory *all)
+int registry_inventory_read(struct store *store, struct registry_inventory *all)
 {
 	int err = store_server_list(store, &all->servers, &all->n_servers);
 	if (err == 0)
@@ -43,7 +31,7 @@ static int read_inventory(struct store *store, struct inventory *all)
 	return err;
 }
 
-static void free_inventory(struct inventory *all)
+void registry_inventory_free(struct registry_inventory *all)
 {
 	free(all->servers);
 	free(all->ports);
@@ -80,7 +68,7 @@ static int64_t place_of(int64_t server_id, const struct second_copy *move)
  * What the other VMs that are placed on the server need together. Void copies don't count: they go
  * before anything comes.
  */
-static uint64_t used_kib(const struct inventory *all, const struct site *site,
+static uint64_t used_kib(const struct registry_inventory *all, const struct site *site,
 	const struct placing *placing, int64_t server_id)
 {
 	uint64_t used = 0;
@@ -125,7 +113,7 @@ __attribute__((format(printf, 4, 5))) static void add_other(struct registry_scen
 	va_end(args);
 }
 
-static void rules_of_port(struct registry_scene *scene, const struct inventory *all,
+static void rules_of_port(struct registry_scene *scene, const struct registry_inventory *all,
 	const struct site *site, const char *object)
 {
 	const struct port *self = NULL;
@@ -152,7 +140,7 @@ static void rules_of_port(struct registry_scene *scene, const struct inventory *
 	}
 }
 
-static void rules_of_spare(struct registry_scene *scene, const struct inventory *all,
+static void rules_of_spare(struct registry_scene *scene, const struct registry_inventory *all,
 	const struct site *site, const char *object)
 {
 	for (size_t i = 0; i < all->n_spares; i++) {
@@ -168,7 +156,7 @@ static void rules_of_spare(struct registry_scene *scene, const struct inventory 
 	}
 }
 
-static void rules_of_cvm(struct registry_scene *scene, const struct inventory *all,
+static void rules_of_cvm(struct registry_scene *scene, const struct registry_inventory *all,
 	const struct site *site, const struct placing *placing)
 {
 	bool standby = strncmp(placing->object, "standby/", 8) == 0;
@@ -190,7 +178,7 @@ static void rules_of_cvm(struct registry_scene *scene, const struct inventory *a
 	}
 }
 
-static int gather_rules(struct registry_scene *scene, const struct inventory *all,
+static int gather_rules(struct registry_scene *scene, const struct registry_inventory *all,
 	const struct site *site, const struct placing *placing)
 {
 	size_t most = 2 + all->n_ports + all->n_spares + all->n_pvm_voids + all->n_voids +
@@ -237,9 +225,9 @@ static const char *why_barred(const struct placing *placing, const struct server
 int registry_scene_load(struct store *store, const struct site *site, const struct placing *placing,
 	registry_reachable_fn reachable, void *ctx, struct registry_scene *scene)
 {
-	struct inventory all = {0};
+	struct registry_inventory all = {0};
 	*scene = (struct registry_scene){.n = 0};
-	int err = read_inventory(store, &all);
+	int err = registry_inventory_read(store, &all);
 	if (err != 0)
 		goto out;
 	scene->choice = calloc(all.n_servers + 1, sizeof(*scene->choice));
@@ -273,7 +261,7 @@ int registry_scene_load(struct store *store, const struct site *site, const stru
 	scene->servers = all.servers; /* `choice` refers to them */
 	all.servers = NULL;
 out:
-	free_inventory(&all);
+	registry_inventory_free(&all);
 	if (err != 0)
 		registry_scene_free(scene);
 	return err;
@@ -289,18 +277,30 @@ void registry_scene_free(struct registry_scene *scene)
 
 /* ---- placing ------------------------------------------------------------------------------ */
 
-/* Collects what is told. */
+static void add_text(cJSON *list, const char *text)
+{
+	if (list != NULL)
+		cJSON_AddItemToArray(list, cJSON_CreateString(text));
+}
+
+/* Collects what is told; NULL: not wanted. */
 struct told {
-	cJSON *reasons, *unmet;
+	cJSON *for_it, *against, *not_met;
 };
 
 static void take_told(void *ctx, enum placement_say say, const char *text)
 {
 	struct told *told = ctx;
+	add_text(say == PLACEMENT_FOR ? told->for_it : told->against, text);
 	if (say == PLACEMENT_UNMET)
-		cJSON_AddItemToArray(told->unmet, cJSON_CreateString(text));
-	else if (say == PLACEMENT_FOR)
-		cJSON_AddItemToArray(told->reasons, cJSON_CreateString(text));
+		add_text(told->not_met, text);
+}
+
+void registry_scene_tell(const struct registry_scene *scene, size_t at, cJSON *for_it,
+	cJSON *against, cJSON *not_met)
+{
+	struct told told = {for_it, against, not_met};
+	placement_tell(scene->choice, scene->n, &scene->request, at, take_told, &told);
 }
 
 /* Keeps what the choice was made by. The store's errno. */
@@ -311,19 +311,16 @@ static int keep_reasons(struct store *store, const struct registry_scene *scene,
 	if (strncmp(placing->object, "spare/", 6) == 0)
 		return 0; /* nobody asks for a spare's */
 	cJSON *why = cJSON_CreateObject();
-	struct told told = {
-		.reasons = cJSON_AddArrayToObject(why, "reasons"),
-		.unmet = cJSON_AddArrayToObject(why, "not_met"),
-	};
+	cJSON *reasons = cJSON_AddArrayToObject(why, "reasons");
 	if (placing->wanted[0] != '\0')
-		take_told(&told, PLACEMENT_FOR, "the operator asked for this server");
-	placement_tell(scene->choice, scene->n, &scene->request, at, take_told, &told);
+		add_text(reasons, "the operator asked for this server");
+	registry_scene_tell(scene, at, reasons, NULL, cJSON_AddArrayToObject(why, "not_met"));
 	for (size_t i = 0; i < scene->n; i++) {
 		if (i == at)
 			continue;
 		placement_why_not(
 			scene->choice, scene->n, &scene->request, at, i, text, sizeof(text));
-		take_told(&told, PLACEMENT_FOR, text);
+		add_text(reasons, text);
 	}
 	char *printed = cJSON_PrintUnformatted(why);
 	int err = printed == NULL ? ENOMEM

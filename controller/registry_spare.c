@@ -218,6 +218,9 @@ int registry_port_adopt(struct store *store, const struct lost_pvm *lost, int64_
 	if (err == 0)
 		err = store_alloc_give(store, port->site_id, ALLOC_VLAN, port->vlan_core, object);
 	if (err == 0)
+		err = store_placement_put(store, object, port->server_id,
+			"{\"reasons\":[\"a spare that took over was here\"],\"not_met\":[]}");
+	if (err == 0)
 		err = keep(store, port, "taken over", detail);
 	if (err != 0)
 		registry_database_failed(store, problem);

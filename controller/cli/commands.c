@@ -5,6 +5,7 @@
 
 #include "controller/cli/completion.h"
 #include "controller/cli/event.h"
+#include "controller/cli/explain.h"
 #include "controller/cli/help.h"
 #include "controller/cli/operation.h"
 #include "controller/cli/resource.h"
@@ -164,6 +165,14 @@ static const struct verb site_verbs[] = {
 		.arguments = {{.name = "NAME", .help = "the site", .names = NAMES_SITES}},
 		.options = site_set_options,
 		.run = resource_run_set},
+	{.name = "risks",
+		.summary = "show what would fail together at a site though it should not",
+		.details =
+			"A CVM and its standby, a PVM and the spares that could stand in for "
+			"it, ports of one customer, the whole pool of spares: if they are on one "
+			"server, or on servers that share a risk (\"server set --risk\").",
+		.arguments = {{.name = "NAME", .help = "the site", .names = NAMES_SITES}},
+		.run = explain_run_risks},
 	{.name = "delete",
 		.summary = "remove a site that has no servers, ports and CVM any more",
 		.arguments = {{.name = "NAME", .help = "the site", .names = NAMES_SITES}},
@@ -477,6 +486,14 @@ static const struct verb pvm_verbs[] = {
 		.summary = "show a PVM: its virtual machine, BGP sessions and forwarder",
 		.arguments = {PVM_ARGUMENT},
 		.run = resource_run_show},
+	{.name = "explain",
+		.summary = "show why a PVM is on its server, and what speaks for the others",
+		.details = "Rules of its placement that aren't met are listed: it should be apart "
+			   "from spares that could stand in for it, and from other ports of its "
+			   "customer, by server and by what their servers share.",
+		.example = "pvm explain green-a",
+		.arguments = {PVM_ARGUMENT},
+		.run = explain_run_vm},
 	{.name = "rib",
 		.summary = "show the BGP routes that a PVM has",
 		.example = "pvm rib green-a 10.2.0.0/16",
@@ -566,6 +583,11 @@ static const struct verb cvm_verbs[] = {
 		.summary = "show a CVM: its virtual machine and BGP sessions",
 		.arguments = {CVM_ARGUMENT},
 		.run = resource_run_show},
+	{.name = "explain",
+		.summary = "show why a CVM and its standby are on their servers",
+		.example = "cvm explain a",
+		.arguments = {CVM_ARGUMENT},
+		.run = explain_run_vm},
 	{.name = "create",
 		.summary = "start a site's CVM, which speaks for it towards the core",
 		.example = "cvm create a",

@@ -3,7 +3,7 @@
 
 # The version is edgeplexd's.
 CLI_VERSION := $(shell sed -n 's/^\#define API_VERSION "\(.*\)"/\1/p' controller/api.h)
-CLI_NAMES := args cli client commands completion event follow help json mem operation pages progress \
+CLI_NAMES := args cli client commands completion event explain follow help json mem operation pages progress \
 	resource show status table term text vm
 CLI_OBJECTS := $(CLI_NAMES:%=$(B)/obj/controller/cli/%.o)
 CLI_LIBS = -lcurl -lcjson -lm
