@@ -274,6 +274,35 @@ def test_a_server_has_risks_that_change_and_last(api):
     assert api("PATCH", "/v1/servers/a-left", {"risks": None}).body["risks"] == []
 
 
+# ---- placement -----------------------------------------------------------------------------
+
+
+def test_why_a_vm_is_where_it_is(api):
+    api("PATCH", "/v1/servers/a-left", {"risks": ["rack=r1"]})
+    shown = api("GET", "/v1/pvms/green-a/placement").body
+    assert (shown["object"], shown["server"], shown["better"]) == ("port/green-a", "a-left", None)
+    (left,) = shown["servers"]
+    assert (left["name"], left["here"], left["possible"]) == ("a-left", True, False)
+    assert left["risks"] == ["rack=r1"] and "it is not connected" in left["against"]
+    assert shown["not_met"] == [] == api("GET", "/v1/pvms/green-a").body["rules_not_met"]
+    assert api("GET", "/v1/cvms/a/placement").body["standby"] is None
+    api("PATCH", "/v1/servers/a-left", {"risks": []})
+    refused(api, api("GET", "/v1/pvms/nobody/placement"), 404, None)
+    refused(api, api("GET", "/v1/cvms/nobody/placement"), 404, None)
+
+
+def test_what_would_fail_together(api):
+    shown = api("GET", "/v1/sites/a/risks").body
+    assert shown["groups"] == [] and shown["unknown"] == ["a-left"]
+    assert shown["findings"][0]["kind"] == "single-server"
+    api("PATCH", "/v1/servers/a-left", {"risks": ["rack=r1"]})
+    shown = api("GET", "/v1/sites/a/risks").body
+    assert shown["groups"] == [{"name": "rack=r1", "servers": ["a-left"]}]
+    assert shown["unknown"] == []
+    api("PATCH", "/v1/servers/a-left", {"risks": []})
+    refused(api, api("GET", "/v1/sites/nowhere/risks"), 404, None)
+
+
 # ---- customers -----------------------------------------------------------------------------
 
 
