@@ -60,7 +60,7 @@ class Calamity:
         """Ends what doesn't end by itself. Once, after strike()."""
 
     def wait(self):
-        """Waits until it is over: of wishes."""
+        """Waits until it is over: of what the controller is asked to do."""
 
 
 # ---- processes -----------------------------------------------------------------------------
@@ -187,9 +187,16 @@ class InGuest(Calamity):
         self._thread.start()
 
     def repair(self):
-        self._thread.join()
         if self.event.what.endswith("-stopped"):
-            self._signal("CONT")
+            self._asked, self._thread = self._thread, threading.Thread(target=self._go_on)
+            self._thread.start()
+
+    def _go_on(self):
+        self._asked.join()
+        self._signal("CONT")
+
+    def wait(self):
+        self._thread.join()
 
 
 # ---- switches ------------------------------------------------------------------------------

@@ -154,7 +154,7 @@ class Chaos:
                     continue
                 struck.append((prepared[event], time.time_ns()))
                 prepared[event].strike()
-                heapq.heappush(due, (at_s + event.lasts_s, next(order), event, True))
+                heapq.heappush(due, (time.monotonic() - start + event.lasts_s, next(order), event, True))
         finally:
             for event in [e for *_, e, ends in due if ends]:
                 prepared[event].repair()

@@ -35,6 +35,7 @@ from lib import lab
 from . import host, moves, server, switch
 
 KINDS = ("kill", "stop", "unplugged", "silent", "server")
+PROGRAMS = (b"qemu-system", b"edgeplex-hostd", b"libvirtd")  # that die with their server
 CLONE_NEWNET = 0x40000000
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
 
@@ -216,7 +217,7 @@ class ServerDeath(Unplugged):
     def __init__(self, site, where):
         super().__init__(site, where)
         self._daemons = [f"{where.name}-{name}" for name in ("libvirtd", "hostd")]
-        self._pids = _programs(where, b"qemu-system", b"edgeplex-hostd", b"libvirtd")
+        self._pids = _programs(where, *PROGRAMS)
 
     def _strike(self):
         os.kill(self._relay, signal.SIGSTOP)
@@ -226,6 +227,8 @@ class ServerDeath(Unplugged):
             with suppress(ProcessLookupError):  # some of libvirtd's don't live long
                 os.kill(pid, signal.SIGKILL)
         host.ask({"do": "kill", "names": self._daemons})  # so that they stay dead
+        # What was started since we looked.
+        lab.end_processes(lambda: _programs(self.where, *PROGRAMS))
 
     def _repair(self):
         boot(self.where, self._links)
@@ -263,8 +266,7 @@ def boot(where, links):
     host.ask({"do": "kill", "names": names})
     lab.wait_until(lambda: all(host.daemons()[name]["pid"] is None for name in names), 20,
                    f"the daemons of {where.name} have ended")
-    lab.wait_until(lambda: not _programs(where, b"qemu-system", b"edgeplex-hostd"), 20,
-                   f"the VMs of {where.name} have ended")
+    lab.wait_until(lambda: not _programs(where, *PROGRAMS), 20, f"the VMs of {where.name} have ended")
     holder = host.daemon_pid(where.name)
     host.run(None, ["nsenter", f"--target={holder}", "--mount", "find", "/run/edgeplex/ram",
                     "-mindepth", "1", "-delete"])

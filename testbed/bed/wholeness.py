@@ -26,7 +26,7 @@ ENTERED = {
     "server": ("name", "site", "uri", "bridge", "trunk", "hostd", "memory_mib", "drained", "risks"),
     "customer": ("name", "vpn_id"),
     "port": ("name", "customer", "site", "switch_port", "vlan", "addresses", "mtu", "ce", "ce_mac",
-             "label", "rd", "inside_address", "mac"),
+             "graceful_restart_s", "label", "rd", "inside_address", "mac"),
     "cvm": ("name", "site", "inside_address", "macs"),
 }
 PORT_OWNER = 2
@@ -44,8 +44,11 @@ class Wanted:
 
 
 def has_spares():
-    """Can a site be told how many spares it has?"""
-    return "spares" in controller.cli("site", "set", "--help")
+    """Are there warm spares?"""
+    try:
+        return bool(controller.cli("spare", "--help"))
+    except controller.CliError:
+        return False
 
 
 def spares_ready():
@@ -227,6 +230,8 @@ def wrong_store():
             found.append(f"{table}: half moved: {row}")
     for row in _rows("SELECT * FROM cvm_voids"):
         found.append(f"a void copy of a CVM is still to be ended: {row}")
+    for row in _rows("SELECT * FROM pvm_voids"):
+        found.append(f"a void copy of a PVM is still to be ended: {row}")
     for row in _rows("SELECT verb, object FROM operations WHERE state = 0"):
         found.append(f"operation {row} still runs")
     for row in _rows("PRAGMA integrity_check"):
