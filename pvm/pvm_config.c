@@ -9,7 +9,8 @@
 #define LABEL_MIN 16
 #define LABEL_MAX 1048575
 #define DEFAULT_MAX_PREFIXES 100000
-#define RESTART_TIME_S 120
+#define DEFAULT_RESTART_S 120
+#define MAX_RESTART_S 4095 /* RFC 4724 section 3: 12 bits */
 
 static const char *const interface_names[] = {"cust", "core", "lo", NULL};
 
@@ -239,6 +240,7 @@ int pvm_config_read(const cJSON *json, struct pvm_config *config, struct jsonrpc
 	memset(config, 0, sizeof(*config));
 	memset(err, 0, sizeof(*err));
 	config->redistribute_connected = true;
+	config->graceful_restart_s = DEFAULT_RESTART_S;
 	if (!cJSON_IsObject(json)) {
 		conf_mistake(r, "", "the configuration must be an object");
 		return -1;
@@ -252,6 +254,8 @@ int pvm_config_read(const cJSON *json, struct pvm_config *config, struct jsonrpc
 	read_ces(r, json, config);
 	read_cvm(r, json, config);
 	read_vpn(r, json, config);
+	conf_number(r, json, "graceful_restart_s", false, 0, MAX_RESTART_S,
+		&config->graceful_restart_s);
 	conf_bool(r, json, "redistribute_connected", &config->redistribute_connected);
 	read_tunnels(r, json, config);
 	if (!conf_failed(r))
@@ -332,7 +336,7 @@ static void render_filter(const struct pvm_config *config, struct cfg *cfg)
 	cfg_add(cfg, context, NULL, NULL, "set extcommunity none");
 }
 
-static void render_ce(const struct pvm_ce *ce, const char *router, struct cfg *cfg)
+static void render_ce(const struct pvm_ce *ce, bool graceful, const char *router, struct cfg *cfg)
 {
 	char a[EP_PREFIX_STRLEN], head[128], undo[128], family[128];
 
@@ -348,6 +352,10 @@ static void render_ce(const struct pvm_ce *ce, const char *router, struct cfg *c
 	CE_LINE(router, "timers", "timers %u %u", ce->keepalive_s, ce->hold_s);
 	CE_LINE(router, "timers connect", "timers connect 5");
 	CE_LINE(router, "enforce-first-as", "enforce-first-as");
+	/* BIRD keeps routes by the long-lived kind, which bgpd offers along with the helper's part.
+	 */
+	if (!graceful)
+		CE_LINE(router, "graceful-restart-disable", "graceful-restart-disable");
 	for (int v6 = 0; v6 < 2; v6++) {
 		if (!(v6 ? ce->ipv6 : ce->ipv4))
 			continue;
@@ -442,17 +450,23 @@ void pvm_config_render(const struct pvm_config *config, struct cfg *cfg)
 	cfg_add(cfg, router, NULL, NULL, "bgp log-neighbor-changes");
 	/* Else bgpd forgets routes, and that a label has changed: see docs/notes/routing.md. */
 	cfg_add(cfg, router, NULL, "bgp suppress-duplicates", "no bgp suppress-duplicates");
-	cfg_add(cfg, router, NULL, "no bgp graceful-restart", "bgp graceful-restart");
-	cfg_add(cfg, router, NULL, NULL, "bgp graceful-restart preserve-fw-state");
-	cfg_add(cfg, router, NULL, "no bgp graceful-restart restart-time",
-		"bgp graceful-restart restart-time %d", RESTART_TIME_S);
+	/*
+	 * Without, we keep the CVM's routes when it restarts, but tell it of no family whose routes
+	 * it may keep.
+	 */
+	if (config->graceful_restart_s) {
+		cfg_add(cfg, router, NULL, "no bgp graceful-restart", "bgp graceful-restart");
+		cfg_add(cfg, router, NULL, NULL, "bgp graceful-restart preserve-fw-state");
+		cfg_add(cfg, router, NULL, "no bgp graceful-restart restart-time",
+			"bgp graceful-restart restart-time %u", config->graceful_restart_s);
+	}
 	/* bgp_eor.h is for that. */
 	cfg_add(cfg, router, NULL, "no bgp graceful-restart select-defer-time",
 		"bgp graceful-restart select-defer-time 0");
 	cfg_add(cfg, router, NULL, NULL, "bgp bestpath as-path multipath-relax");
 	render_vpn(config, router, cfg);
 	for (size_t i = 0; i < config->n_ces; i++)
-		render_ce(&config->ces[i], router, cfg);
+		render_ce(&config->ces[i], config->graceful_restart_s > 0, router, cfg);
 	if (config->has_cvm)
 		render_cvm(config, router, cfg);
 }

@@ -52,6 +52,7 @@ struct pvm_config {
 	uint32_t label;
 	struct ep_prefix next_hop;
 	bool redistribute_connected;
+	uint32_t graceful_restart_s; /* peers keep our routes so long; 0: they don't */
 	size_t n_tunnels;
 	struct pvm_tunnel *tunnels; /* allocated */
 };

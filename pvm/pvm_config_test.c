@@ -61,6 +61,7 @@ static void test_the_example_is_understood(void **state)
 	assert_int_equal(config.ces[1].max_prefixes, 100000);
 	assert_int_equal(config.ces[0].hold_s, 30);
 	assert_true(config.redistribute_connected);
+	assert_int_equal(config.graceful_restart_s, 120);
 	assert_int_equal(config.label, 1001);
 	assert_int_equal(config.import_rts.n, 2);
 	assert_false(config.interfaces[0].has_mac); /* the NIC's own */
@@ -149,6 +150,8 @@ static void test_mistakes_are_named(void **state)
 	expect_mistake("02:ed:00:00:00:01", "02:ed:00:00:00", "/interfaces/core/mac");
 	expect_mistake("\"02:ed:00:00:00:01\"", "2", "/interfaces/core/mac");
 	expect_mistake("\"core\":{", "\"lo\":{", "/interfaces/lo/mac");
+	expect_mistake("\"asn\":65000", "\"asn\":65000,\"graceful_restart_s\":4096",
+		"/graceful_restart_s");
 	expect_mistake("\"192.168.1.2\"", "\"192.168.1.9\"", "/ce/0/address");
 	expect_mistake("\"remote_asn\":65101", "\"remote_asn\":65000", "/ce/0/remote_asn");
 	expect_mistake("\"local_address\":\"100.64.1.10\"", "\"local_address\":\"100.64.1.11\"",

@@ -201,7 +201,7 @@ static int configure(const cJSON *json, struct jsonrpc_error *err)
 	struct cfg wanted = {0};
 	struct ep_prefix old_label;
 	char why[200];
-	bool had_label, creates;
+	bool had_label, creates, restarts_anew;
 
 	if (pvm_config_read(json, &next, err))
 		return -1;
@@ -218,6 +218,7 @@ static int configure(const cJSON *json, struct jsonrpc_error *err)
 		return jsonrpc_fail(err, JSONRPC_INTERNAL_ERROR, "",
 			"%s; the former configuration is in force again", why);
 	}
+	restarts_anew = !creates && next.graceful_restart_s != config.graceful_restart_s;
 	had_label = configured && config.has_vpn;
 	old_label = fib_feed_label_key(config.label);
 	pvm_config_free(&config);
@@ -243,6 +244,8 @@ static int configure(const cJSON *json, struct jsonrpc_error *err)
 		fib_feed_touch(feed, &label);
 	}
 	fib_feed_touch_all(feed);
+	if (restarts_anew)
+		bgp_host_begin_sessions_anew();
 	log_info("configured config_id=%s hostname=%s ces=%zu tunnels=%zu", config.config_id,
 		config.hostname, config.n_ces, config.n_tunnels);
 	return 0;

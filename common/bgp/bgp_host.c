@@ -21,6 +21,7 @@
 
 #include "bgpd/bgpd.h"
 #include "bgpd/bgp_errors.h"
+#include "bgpd/bgp_fsm.h"
 #include "bgpd/bgp_network.h"
 #include "bgpd/bgp_routemap_nb.h"
 #include "bgpd/bgp_zebra.h"
@@ -204,6 +205,25 @@ void bgp_host_tune_instance(void)
 
 	if (bgp && bgp->process_queue)
 		bgp->process_queue->spec.hold = SELECTION_DELAY_MS;
+}
+
+void bgp_host_begin_sessions_anew(void)
+{
+	struct bgp *bgp = bgp_get_default();
+	struct listnode *node;
+	struct peer *peer;
+
+	if (!bgp)
+		return;
+	for (ALL_LIST_ELEMENTS_RO(bgp->peer, node, peer)) {
+		if (!peer_established(peer))
+			continue;
+		peer->last_reset = PEER_DOWN_CAPABILITY_CHANGE;
+		/* As where bgpd finds a connection closed: its routes are kept, too. */
+		if (CHECK_FLAG(peer->sflags, PEER_STATUS_NSF_MODE))
+			SET_FLAG(peer->sflags, PEER_STATUS_NSF_WAIT);
+		BGP_EVENT_ADD(peer, TCP_connection_closed);
+	}
 }
 
 void bgp_host_run(void)

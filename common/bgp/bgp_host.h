@@ -27,6 +27,12 @@ __attribute__((noreturn)) void bgp_host_run(void);
  */
 void bgp_host_tune_instance(void);
 
+/*
+ * Begins all established sessions anew, as a restarted speaker would: what was agreed on when they
+ * began counts (graceful restart), nothing is said. For what is only told in an OPEN.
+ */
+void bgp_host_begin_sessions_anew(void);
+
 /* Called once before the process ends on a signal. */
 void bgp_host_at_exit(void (*fn)(void *ctx), void *ctx);
 

@@ -466,6 +466,40 @@ def test_a_killed_pvmd_is_back_by_itself_without_a_gap(net):
     assert net.pvmd.established(*CES)
 
 
+def test_how_long_our_routes_are_kept_is_a_setting(net):
+    """Per port; 0: the CE withdraws them as soon as it notices that we are gone."""
+    ce = net.up(changed(["graceful_restart_s"], 77), whole=False)
+
+    def kept():
+        return "192.168.1.0/24" in ce("show route protocol pe4")
+
+    def restart_time():
+        found = re.search(r"Neighbor capabilities.*?Graceful restart\n(?:\s+Restart time: (\d+))?",
+                          ce("show protocols all pe4"), re.S)
+        return found and found.group(1)
+
+    wait_until(lambda: kept() and restart_time() == "77", 10, "told, and learnt")
+    before = net.fwd.snapshot()
+    net.pvmd.kill()
+    wait_until(lambda: "Established" not in ce("show protocols pe4"), 10, "the CE noticed")
+    assert kept()
+    net.pvmd.start()
+    net.pvmd.wait_established(*CES)
+    # A new value is told: the sessions begin anew.
+    resets = net.pvmd.neighbor("192.168.1.2")["resets"]
+    net.pvmd.configure(changed(["graceful_restart_s"], 0))
+    wait_until(lambda: net.pvmd.neighbor("192.168.1.2")["resets"] > resets, 10, "it falls")
+    net.pvmd.wait_established(*CES)
+    wait_until(lambda: net.fwd.snapshot() == before, 10, "the CE's routes")
+    wait_until(lambda: kept() and not restart_time(), 10, "told, and learnt again")
+    net.pvmd.configure(changed(["graceful_restart_s"], 0))
+    assert net.pvmd.established(*CES), "the same value changes nothing"
+    net.pvmd.kill()
+    wait_until(lambda: "Established" not in ce("show protocols pe4"), 10, "the CE noticed")
+    wait_until(lambda: not kept(), 5, "withdrawn")
+    net.pvmd.start()
+
+
 def test_a_restarted_forwarder_gets_the_whole_fib(net):
     net.up()
     before = net.fwd.snapshot()
