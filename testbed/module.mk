@@ -45,3 +45,12 @@ chaos: ## Let whatever can fail fail at random, under traffic (MINUTES=10 SEED=1
 	$(MAKE) -j2 all
 	$(MAKE) image
 	testbed/bench/chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(BENCH)
+
+.PHONY: evaluation
+evaluation: ## Reproduce the article's evaluation, with a report (under an hour; QUICK=1: under 15 minutes)
+	deps/install-packages
+	deps/install-packages deps/packages-evaluation.txt
+	$(MAKE) deps
+	$(MAKE) -j2 all
+	$(MAKE) image
+	testbed/evaluation/run $(if $(filter-out 0,$(QUICK)),--quick) $(EVALUATION)

@@ -41,31 +41,37 @@ def mac(number):
     return f"02:c0:00:00:00:{number:02x}"
 
 
-def _flows():
-    flows = []
-    for number, site in enumerate(topo.SITES, 1):
-        wire, kernel = f"link-{site.name}", f"pe-{site.name}"
-        learn = (
-            f"learn(table={PE_TABLE},reg0={number},load:NXM_OF_ETH_SRC[]->NXM_OF_ETH_DST[],"
-            "output:NXM_OF_IN_PORT[])"
-        )
-        flows += [
-            f"table=0,priority=20,in_port={wire},arp,arp_spa={site.pe_on_link}"
-            f" actions={learn},output:{kernel}",
-            f"table=0,priority=10,in_port={wire},arp actions=output:{kernel}",
-            f"table=0,priority=10,in_port={wire},ip actions=output:{kernel}",
-            f"table=0,priority=10,in_port={wire},ipv6 actions=output:{kernel}",
-            f"table=0,priority=10,in_port={kernel} actions=output:{wire}",
-        ]
-        # Bottom of stack: not a VPN packet, and nothing for the PE.
-        flows += [
-            f"table=0,priority=30,in_port=link-{other.name},dl_dst={mac(n)},mpls,"
-            f"mpls_label={site.transport_label},mpls_bos=0 actions=dec_mpls_ttl,pop_mpls:0x8847,"
-            f"set_field:{mac(number)}->eth_src,set_field:{number}->reg0,resubmit(,{PE_TABLE})"
-            for n, other in enumerate(topo.SITES, 1)
-            if other != site
-        ]
-    return "\n".join(flows) + "\n"
+def _link_flows(number, site):
+    """What goes between a PE's link and the route reflector's interface to it."""
+    wire, kernel = f"link-{site.name}", f"pe-{site.name}"
+    learn = (
+        f"learn(table={PE_TABLE},reg0={number},load:NXM_OF_ETH_SRC[]->NXM_OF_ETH_DST[],"
+        "output:NXM_OF_IN_PORT[])"
+    )
+    return [
+        f"table=0,priority=20,in_port={wire},arp,arp_spa={site.pe_on_link}"
+        f" actions={learn},output:{kernel}",
+        f"table=0,priority=10,in_port={wire},arp actions=output:{kernel}",
+        f"table=0,priority=10,in_port={wire},ip actions=output:{kernel}",
+        f"table=0,priority=10,in_port={wire},ipv6 actions=output:{kernel}",
+        f"table=0,priority=10,in_port={kernel} actions=output:{wire}",
+    ]
+
+
+def _switching(pes):
+    """From each of [(number, PE)] to each other one."""
+    # Bottom of stack: not a VPN packet, and nothing for the PE.
+    return [
+        f"table=0,priority=30,in_port=link-{other.name},dl_dst={mac(n)},mpls,"
+        f"mpls_label={site.transport_label},mpls_bos=0 actions=dec_mpls_ttl,pop_mpls:0x8847,"
+        f"set_field:{mac(number)}->eth_src,set_field:{number}->reg0,resubmit(,{PE_TABLE})"
+        for number, site in pes for n, other in pes
+        if other != site
+    ]
+
+
+def _add_flows(flows):
+    switch.ofctl(OVS, "--names", "add-flows", "p", "-", stdin="\n".join(flows) + "\n")
 
 
 def vtysh(*commands):
@@ -96,17 +102,47 @@ def start_frr_daemon(name, ns, directory, daemon):
         "answers")
 
 
+def _give_address(number, site):
+    """Gives the gateway of a PE's link its addresses."""
+    length = site.core_address.split("/")[1]
+    host.run(topo.CORE_NS, [
+        "sh", "-ec", f"ip link set dev pe-{site.name} address {mac(number)};"
+        f" ip addr add {site.gateway}/{length} dev pe-{site.name}"])
+
+
+def attach(number, pe):
+    """One PE more, whose links (link-NAME at the P router, pe-NAME between it and the route reflector)
+    are there."""
+    switch.vsctl(OVS, "add-port", "p", f"link-{pe.name}", "--", "add-port", "p", f"pe-{pe.name}")
+    _give_address(number, pe)
+    _add_flows(_link_flows(number, pe) + _switching([*enumerate(topo.SITES, 1), (number, pe)]))
+    peer = f"neighbor {pe.pe_address}"
+    vtysh("configure terminal", f"ip route {pe.pe_address}/32 {pe.pe_on_link}",
+          f"router bgp {topo.PROVIDER_ASN}", f"{peer} remote-as {topo.PROVIDER_ASN}",
+          f"{peer} update-source {topo.RR_ADDRESS}", f"{peer} timers connect 3",
+          "address-family ipv4 vpn", f"{peer} activate", f"{peer} route-reflector-client", "exit-address-family",
+          "address-family ipv6 vpn", f"{peer} activate", f"{peer} route-reflector-client")
+
+
+def detach(number, pe):
+    """Undoes attach(), as far as it was done."""
+    vtysh("configure terminal", f"router bgp {topo.PROVIDER_ASN}", f"no neighbor {pe.pe_address}")
+    vtysh("configure terminal", f"no ip route {pe.pe_address}/32 {pe.pe_on_link}")
+    for name in (f"link-{pe.name}", f"pe-{pe.name}"):
+        switch.vsctl(OVS, "--if-exists", "del-port", "p", name)
+    for match in (f"reg0={number},table={PE_TABLE}", f"mpls,mpls_label={pe.transport_label}"):
+        switch.ofctl(OVS, "del-flows", "p", match)
+
+
 def start():
     """Starts the core; its sessions wait for the PEs."""
     switch.start("core", topo.P_NS, OVS)
     ports = [f"{kind}-{site.name}" for site in topo.SITES for kind in ("link", "pe")]
     switch.add_bridge(OVS, "p", ports, secure=True)
-    switch.ofctl(OVS, "--names", "add-flows", "p", "-", stdin=_flows())
-    for number, site in enumerate(topo.SITES, 1):
-        length = site.core_address.split("/")[1]
-        host.run(topo.CORE_NS, [
-            "sh", "-ec", f"ip link set dev pe-{site.name} address {mac(number)};"
-            f" ip addr add {site.gateway}/{length} dev pe-{site.name}"])
+    pes = list(enumerate(topo.SITES, 1))
+    _add_flows([flow for pe in pes for flow in _link_flows(*pe)] + _switching(pes))
+    for pe in pes:
+        _give_address(*pe)
     # Like a router, ask for a neighbour's MAC with the address of the link, not the loopback's.
     host.run(topo.CORE_NS, [
         "sh", "-ec", "echo 2 >/proc/sys/net/ipv4/conf/all/arp_announce;"

@@ -49,10 +49,11 @@ class Probes:
 
     IPv4 at `rate` per second in each direction, IPv6 at a tenth of that: two cores that emulate
     six VMs have no more to give. `limit_s` bounds it should nobody end it. Flows are called like
-    "green-a>green-b v4".
+    "green-a>green-b v4"; `sparse` has those that send less often: {flow's name: in each so many
+    ticks}.
     """
 
-    def __init__(self, near, far_edge, rate=1000, versions=(4, 6), limit_s=3600):
+    def __init__(self, near, far_edge, rate=1000, versions=(4, 6), limit_s=3600, sparse=None):
         self.rate, self.limit_s = rate, limit_s
         self.flows = {}  # {number: (name, from, to, version)}
         nears = near if isinstance(near, (list, tuple)) else [near]
@@ -60,6 +61,8 @@ class Probes:
                  for v in versions]
         for number, (a, b, version) in enumerate(pairs, 1):
             self.flows[number] = (f"{a.name}>{b.name} v{version}", a, b, version)
+        self._every = {name: (sparse or {}).get(name, EVERY[version])
+                       for name, _, _, version in self.flows.values()}
         self._edges = (*nears, far_edge)
         self._receivers, self._senders = {}, {}
         # {flow's name: how many}, once ended. Unsent ones (there was no route) are among the sent,
@@ -81,10 +84,10 @@ class Probes:
             for edge in self._edges:
                 argv = [PROGRAM, "send", "--port", PORT, "--rate", self.rate, "--seconds",
                         self.limit_s]
-                for number, (_, a, b, version) in self.flows.items():
+                for number, (name, a, b, version) in self.flows.items():
                     if a == edge:
                         ends = (a.host4, b.host4) if version == 4 else (a.host6, b.host6)
-                        argv += ["--flow", f"{number},{','.join(ends)},{EVERY[version]}"]
+                        argv += ["--flow", f"{number},{','.join(ends)},{self._every[name]}"]
                 self._senders[edge.name] = _start(edge.ns, argv, f"send-{edge.name}")
         except BaseException:
             self.kill()

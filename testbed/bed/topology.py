@@ -247,6 +247,13 @@ MORE_EDGES = tuple(_more(number) for number in range(1, 9))
 CORE_HOST = CoreHost("green", "green-core", f"{NS_PREFIX}green-core", "10.3.0.0/16",
                      "fd00:10:3::/48", "10.3.0.1", "fd00:10:3::1")
 
+# A provider edge router that isn't ours (bed/remotepe.py), and the customer edge behind it.
+REMOTE_PE = Site("r", "10.0.0.9", "192.0.2.34/30", "192.0.2.33", 16009, (),
+                 {"switch": f"unix:{CORE_DIR}/ovs/r.mgmt"})
+REMOTE_PE_NS = f"{NS_PREFIX}pe-r"
+REMOTE_CE = CustomerEdge("green", "r", "", 65109, "192.168.9", "fd00:e1:", "10.9.0.0/16",
+                         "fd00:10:9::/48", "10.9.0.1", "fd00:10:9::1")
+
 NAMESPACES = (
     tuple(site.ns for site in SITES)
     + tuple(site.management_ns for site in SITES)
@@ -257,7 +264,7 @@ NAMESPACES = (
 
 
 # Those that aren't made at once, but have to be removed.
-LATER_NAMESPACES = tuple(edge.ns for edge in MORE_EDGES)
+LATER_NAMESPACES = tuple(edge.ns for edge in MORE_EDGES) + (REMOTE_PE_NS, REMOTE_CE.ns)
 
 
 def ce(name):

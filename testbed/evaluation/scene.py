@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What goes on while something is done to site A, as in the article's figure: Client1, of green, watches a
+video from a server at B; a stream of 1,000 numbered packets/s takes the same way; red's traffic flows
+between A and C; and somebody at B watches a video from elsewhere. The last two are bystanders."""
+
+import select
+import time
+from contextlib import ExitStack
+
+from bed import checks, corehost, host, probes, sessions, video
+from bed import topology as topo
+
+CLIENT, SOURCE = topo.ce("green-a"), topo.ce("green-b")
+BACKGROUND = topo.ce("red-a"), topo.ce("red-c")
+PROBES_PER_S, BACKGROUND_PER_S = 1000, 100
+AFTER_NS = 2_000_000_000
+BYSTANDER_PORT = video.PORT + 10
+
+
+def pause(seconds):
+    """Lets traffic flow, while it is being measured."""
+    select.select([], [], [], seconds)
+
+
+class Scene:
+    """All that for the length of a `with` block. On real servers nobody is there to stream to B from the
+    core: the video for B is left out (`others` is None)."""
+
+    def __init__(self, with_corehost=True):
+        self._with_corehost = with_corehost
+        self._stack = ExitStack()
+        self.video = self.others = self.stream = self.background = None
+
+    def __enter__(self):
+        with self._stack as stack:
+            if self._with_corehost:
+                far = stack.enter_context(corehost.attached(SOURCE))
+                self.others = stack.enter_context(video.Video(far, SOURCE, "video-b", BYSTANDER_PORT))
+            self.video = stack.enter_context(video.Video(SOURCE, CLIENT))
+            back = f"{CLIENT.name}>{SOURCE.name} v4"
+            self.stream = stack.enter_context(probes.Probes(
+                CLIENT, SOURCE, PROBES_PER_S, (4,), 4 * 3600, {back: 10}))
+            self.background = stack.enter_context(probes.Probes(
+                *BACKGROUND, BACKGROUND_PER_S, (4,), 4 * 3600))
+            self.flowing()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *exc):
+        return self._stack.__exit__(*exc)
+
+    def flowing(self, limit_s=120):
+        """Waits until what is sent now arrives, all of it."""
+        now = time.time_ns()
+        self.video.settled(now, limit_s)
+        for each in (self.stream, self.background):
+            each.settled(now, limit_s)
+        if self.others:
+            self.others.settled(now, limit_s)
+
+    def window(self, from_ns, until_ns):
+        """What client and bystanders noticed in a window of time that is over."""
+        self.video.settled(until_ns)
+        stream = self.stream.window(from_ns, until_ns)
+        to_client = stream[f"{SOURCE.name}>{CLIENT.name} v4"]
+        red = probes.total(self.background.window(from_ns, until_ns))
+        found = {"video": self.video.window(from_ns, until_ns),
+                 "stream": {**{key: to_client[key] for key in ("expected", "lost", "duplicated", "reordered")},
+                            "gap_ms": to_client["gap_ms"]["max"],
+                            "back_lost": stream[f"{CLIENT.name}>{SOURCE.name} v4"]["lost"]},
+                 "background": {key: red[key] for key in ("expected", "lost", "gap_ms")}}
+        if self.others:
+            self.others.settled(until_ns)
+            found["video_b"] = self.others.window(from_ns, until_ns)
+        return found
+
+    def quiet(self, seconds):
+        """The same for so long without anything done."""
+        from_ns = time.time_ns()
+        pause(seconds)
+        until_ns = time.time_ns()
+        self.flowing()
+        return self.window(from_ns, until_ns)
+
+
+def edge_sessions():
+    """All sessions of the customers' edges, as they have them."""
+    return {f"{edge.name}: {name}": state for edge in topo.CES
+            for name, state in sessions.edge_sessions(edge).items()}
+
+
+def reset_sessions(before, after):
+    """Names of sessions of customer edges that didn't live on."""
+    return sorted({text.split(": ")[0] + ": " + text.split(": ")[1].split(" ")[0]
+                   for text in sessions.resets(before, after)})
+
+
+class FarRoutes:
+    """What the far customer edge's kernel was told of the client's prefix, while a `with` block lasts."""
+
+    def __init__(self, edge, prefix):
+        self._edge, self._prefix = edge, prefix
+        self._process = self._child = None
+        self.events = []  # texts: "gone", "there"
+
+    def __enter__(self):
+        self._process = checks.process(self._edge.ns, ["ip", "-ts", "monitor", "route"])
+        self._child = self._process.__enter__()
+        return self
+
+    def __exit__(self, *exc):
+        self._child.kill()
+        out = self._child.stdout.read() if exc[0] is None else ""
+        self._process.__exit__(*exc)
+        for line in out.splitlines():
+            words = line.split()
+            if self._prefix in words:
+                self.events.append("gone" if "Deleted" in words else "there")
+
+    @property
+    def withdrawn(self):
+        """How often it was withdrawn."""
+        return self.events.count("gone")
+
+
+def whole(limit_s=180):
+    """Waits until all customer edges have sessions and routes."""
+    checks.wait_established(limit_s=limit_s)
+    checks.wait_routes(limit_s=limit_s)
+
+
+__all__ = ["Scene", "FarRoutes", "edge_sessions", "reset_sessions", "pause", "whole", "host"]

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the evaluation makes of packets and frames that a viewer noted, and how it goes on after an
+interruption. (The viewer itself needs ffmpeg, which `make evaluation` installs.)"""
+
+import csv
+import os
+import sys
+
+import pytest
+
+from bed import video
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "testbed", "evaluation"))
+
+import report  # noqa: E402  pylint: disable=wrong-import-position
+from store import Store  # noqa: E402  pylint: disable=wrong-import-position
+
+MS = 1_000_000
+RUN = {"quick": True, "times": {}, "inventory": None}
+
+
+def packets(numbers, per_frame=4, first=65_534):
+    """Packets 10 ms apart, so many to a frame; their sequence numbers wrap."""
+    found = video.Packets()
+    for number in numbers:
+        frame = number // per_frame
+        found.add(number * 10 * MS, (first + number) % 65536, (4294967000 + 3600 * frame) % (1 << 32),
+                  int(number % per_frame == per_frame - 1))
+    return found
+
+
+def test_nothing_lost():
+    found = video.packets_window(packets(range(40)), 50 * MS, 300 * MS)
+    assert (found["lost"], found["duplicated"], found["reordered"], found["frames_hit"]) == (0, 0, 0, 0)
+    assert found["gap_ms"] == pytest.approx(10) and found["received"] == found["expected"] == 28
+
+
+@pytest.mark.parametrize("gone, frames", [
+    ({9}, 1),               # in the middle of a frame
+    ({11, 12}, 1),          # the end of one; whether the next one's beginning, too, can't be told
+    ({12}, 1),              # the beginning of one
+    (set(range(8, 20)), 3),  # three whole ones
+])
+def test_lost_packets_and_the_frames_they_hit(gone, frames):
+    found = video.packets_window(packets(n for n in range(40) if n not in gone), 0, 400 * MS)
+    assert (found["lost"], found["frames_hit"]) == (len(gone), frames)
+    assert found["gap_ms"] == pytest.approx(10 * (len(gone) + 1))
+
+
+def test_packets_twice_and_out_of_order():
+    found = video.packets_window(packets([0, 1, 2, 2, 4, 3, 5]), 0, 400 * MS)
+    assert (found["lost"], found["duplicated"], found["reordered"]) == (0, 1, 1)
+
+
+def test_a_window_that_begins_in_a_gap_has_it_whole():
+    found = video.packets_window(packets([*range(10), *range(30, 40)]), 200 * MS, 320 * MS)
+    assert found["lost"] == 20 and found["gap_ms"] == pytest.approx(210)
+
+
+def test_freezes():
+    shown = [(n * 40 * MS, n) for n in range(10)] + [(n * 40 * MS, n) for n in range(14, 20)]
+    found = video.frames_window(shown, 0, 800 * MS)
+    assert found == {"shown": 16, "freezes": 1, "frozen_ms": 200, "longest_ms": 200}
+    still = video.frames_window(shown[:10] + [(n * 40 * MS, n) for n in range(13, 20)], 0, 800 * MS)
+    assert still["freezes"] == 0 and still["longest_ms"] == 160
+    assert video.frames_window([], 0, 800 * MS)["frozen_ms"] == 800
+
+
+def test_a_run_that_was_interrupted_goes_on(tmp_path):
+    first = Store(f"{tmp_path}/out", RUN)
+    first.add("moves", {"variant": "make before break", "number": 1})
+    with open(f"{tmp_path}/out/raw/moves.jsonl", "a", encoding="utf-8") as file:
+        file.write('{"variant": "cut o')  # it was killed in mid-write
+    again = Store(f"{tmp_path}/out", RUN)
+    assert again.resumed and again.rows("moves") == [{"variant": "make before break", "number": 1}]
+    again.add("moves", {"variant": "make before break", "number": 2})
+    assert [row["number"] for row in again.rows("moves")] == [1, 2]
+    assert not Store(f"{tmp_path}/out", {**RUN, "quick": False}).resumed
+    done = Store(f"{tmp_path}/out", RUN)
+    done.note(finished=True)
+    assert not Store(f"{tmp_path}/out", RUN).resumed
+
+
+def test_percentiles_are_by_nearest_rank():
+    values = list(range(1, 21))
+    assert [report.percentile(values, share) for share in (0.5, 0.95, 1)] == [10, 19, 20]
+    assert report.percentile([3, 1, 2], 0.95) == 3 and report.percentile([], 0.5) is None
+
+
+def test_the_report_says_what_is_missing_and_what_failed(tmp_path):
+    store = Store(f"{tmp_path}/out", RUN)
+    for interval in report.ARTICLE_MB_PER_S:
+        store.add("checkpoints", {"variant": f"{interval} ms", "number": 1, "seconds": 4.0, "mb_per_s": 0.35,
+                                  "kb_per_epoch": 35.8, "pages_per_epoch": 386.0, "pause_ms": 6.7,
+                                  "commit_ms": 12.1, "memory_mib": 256.0, "updates": 800})
+    store.add("failed", {"experiment": "moves", "variant": "live migration", "number": 2, "error": "a|b"})
+    report.write(store)
+    with open(f"{tmp_path}/out/report.md", encoding="utf-8") as file:
+        text = file.read()
+    assert "A quick run" in text and "Not finished" in text
+    assert "| 100 ms | 1 | 74.7 | 0.35 | 0.35 | 0.35 |" in text
+    assert "| moves | live migration 2 | a/b |" in text
+    with open(f"{tmp_path}/out/checkpoints.csv", encoding="utf-8") as file:
+        assert [row["mb_per_s"] for row in csv.DictReader(file)] == ["0.35"] * 4
+    assert os.path.getsize(f"{tmp_path}/out/checkpoints.png") > 1000
