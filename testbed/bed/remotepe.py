@@ -19,6 +19,7 @@ from lib.lab import wait_until
 
 from . import TOP, checks, controller, core, customer, host, switch
 from . import topology as topo
+from .parallel import together
 
 PE, CE = topo.REMOTE_PE, topo.REMOTE_CE
 DIR = f"{topo.RUN}/pe-r"
@@ -367,10 +368,9 @@ def wait_routes(limit_s=60):
 
 def pings(count=3):
     """{(from, to, version): replies} between it and every other edge of green's, both ways."""
-    found = {}
-    for edge in peers():
-        for here, there in ((edge, CE), (CE, edge)):
-            for version in (4, 6):
-                ends = (here.host4, there.host4) if version == 4 else (here.host6, there.host6)
-                found[here.name, there.name, version] = checks.ping(here.ns, *ends, count)[0]
-    return found
+    def one(here, there, version):
+        ends = (here.host4, there.host4) if version == 4 else (here.host6, there.host6)
+        return (here.name, there.name, version), checks.ping(here.ns, *ends, count)[0]
+
+    pairs = [pair for edge in peers() for pair in ((edge, CE), (CE, edge))]
+    return dict(together(*(lambda a=a, b=b, v=v: one(a, b, v) for a, b in pairs for v in (4, 6))))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A video that is streamed from a customer edge to another one by RTP (ffmpeg), and what its viewer
+"""A video that is streamed from a customer edge to another one by RTP (streamer.py), and what its viewer
 noticed: of the packets by their sequence numbers and times, of the picture by the frames that a player
 showed (viewer.py).
 
@@ -13,12 +13,10 @@ W3C's "Identifiers for WebRTC's Statistics API" has it (freezeCount): at 25 fram
 """
 
 import os
-import signal
 import subprocess
 import sys
 import time
 from bisect import bisect_left, bisect_right
-from contextlib import suppress
 
 from lib.lab import wait_until
 
@@ -28,11 +26,12 @@ from . import topology as topo
 DIR = f"{topo.RUN}/video"
 PORT = 47300
 FRAMES_PER_S, TICKS_PER_FRAME = 25, 90000 // 25
-SIZE, BITS_PER_S, PAYLOAD = "640x360", 800_000, 1200
+SIZE, BITS_PER_S = "640x360", 800_000
 CLIP_S = 10
 INTERVAL_MS = 1000 / FRAMES_PER_S
 FREEZE_MS = max(3 * INTERVAL_MS, INTERVAL_MS + 150)
-VIEWER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "viewer.py")
+HERE = os.path.dirname(os.path.abspath(__file__))
+VIEWER, STREAMER = f"{HERE}/viewer.py", f"{HERE}/streamer.py"
 
 
 def make_clip(path):
@@ -147,15 +146,10 @@ class Video:
                     stdin=subprocess.PIPE, stdout=out, start_new_session=True)
             wait_until(lambda: self._receiver.poll() is not None or os.path.getsize(self._path), 30,
                        f"the viewer at {self.viewer.name} watches")
-            to = f"rtp://{self.viewer.host4}:{self.port}?pkt_size={PAYLOAD}&localaddr={self.source.host4}"
-            argv = ["ffmpeg", "-hide_banner", "-nostdin", "-nostats", "-loglevel", "error", "-re",
-                    "-stream_loop", -1, "-i", clip, "-an", "-c:v", "copy", "-f", "rtp", to]
+            argv = [sys.executable, "-B", STREAMER, clip, self.source.host4, self.viewer.host4, self.port]
             with open(f"{DIR}/{self.name}-source.log", "wb") as log:
-                self._sender = subprocess.Popen(host.at(self.source.ns, argv), stdin=subprocess.DEVNULL,
+                self._sender = subprocess.Popen(host.at(self.source.ns, argv), stdin=subprocess.PIPE,
                                                 stdout=log, stderr=log, start_new_session=True)
-            # As the viewer (see there), and as the source it stands for.
-            with suppress(OSError), open(f"/proc/{self._sender.pid}/autogroup", "w", encoding="ascii") as file:
-                file.write("-20")
             self.settled(time.time_ns(), 60)
         except BaseException:
             self._end(check=False)
@@ -173,7 +167,7 @@ class Video:
                 ended.append(f"the video's source ended with {self._sender.returncode}, see "
                              f"{DIR}/{self.name}-source.log")
             else:
-                self._sender.send_signal(signal.SIGTERM)
+                self._sender.stdin.close()
                 _wait(self._sender)
         if self._receiver:
             if self._receiver.poll() is not None:
