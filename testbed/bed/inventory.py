@@ -87,7 +87,7 @@ _ASN = _number(1, 4294967295)
 # {table: {field: (kind, is it needed?)}}
 SINGLE = {
     "provider": {"asn": (_ASN, True), "route_reflector": (_ADDRESS4, True)},
-    "controller": {"socket": (_text, True), "stop": (_command, False), "start": (_command, False)},
+    "controller": {"socket": (_text, True)},
 }
 LISTS = {
     "site": {
