@@ -33,8 +33,9 @@ SOUND_S = 60  # after that: what is left is ended when its server answers
 BEFORE_NS, AFTER_NS = 100_000_000, 500_000_000
 GOAL_S = 120
 SILENCE_MS = 200
-# A question whose answer was lost doesn't excuse a second answer so much later.
-ANSWERED_NS = 2_000_000_000
+# Questions wait in queues for a forwarder that is killed or stopped, and are answered when it is back; but
+# one whose answer was lost doesn't excuse a second answer so much later.
+ANSWERED_NS = 30_000_000_000
 
 
 def pause(seconds):

@@ -30,6 +30,7 @@ ENTERED = {
     "cvm": ("name", "site", "inside_address", "macs"),
 }
 PORT_OWNER = 2
+CVM_KIB = 262152
 # edgeplexd and hostd may have so much more than at first, and no more.
 MORE_FDS, MORE_THREADS, MORE_KIB = 24, 8, 48 << 10
 
@@ -281,6 +282,12 @@ def wrong_tables(edges, load=None):
     return found
 
 
+def _protecting():
+    """Names of the servers whose hostds protect a CVM: they know what its memory was."""
+    return {where for name, uuid, who, _ in placements() if who.startswith("standby")
+            for where in (name, *(p[0] for p in placements() if p[1] == uuid))}
+
+
 # ---- all of it -----------------------------------------------------------------------------
 
 
@@ -342,11 +349,11 @@ class Book:
 
     def grown(self):
         """What daemons have too much of, as text: file descriptors, threads, memory."""
-        found = []
+        found, copies = [], {f"{where}-hostd": CVM_KIB for where in _protecting()}
         for name, now in daemons_figures().items():
             for what, more, before, after in zip(
                     ("file descriptors", "threads", "KiB of memory"),
-                    (MORE_FDS, MORE_THREADS, MORE_KIB), self.figures[name], now):
+                    (MORE_FDS, MORE_THREADS, MORE_KIB + copies.get(name, 0)), self.figures[name], now):
                 if after > before + more:
                     found.append(f"{name} has {after} {what}, {before} at first")
         return found
