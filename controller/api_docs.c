@@ -343,6 +343,45 @@ static void write_protections(FILE *out, struct api *api)
 	cJSON_Delete(all);
 }
 
+static void write_spares(FILE *out, struct api *api)
+{
+	struct site *sites;
+	struct fleet_heal_count heal;
+	size_t n;
+	if (store_site_list(api->store, &sites, &n) == 0) {
+		family(out, "edgeplex_spares_wanted", "gauge",
+			"How many spares a site is to have.");
+		for (size_t i = 0; i < n; i++)
+			fprintf(out, "edgeplex_spares_wanted{site=\"%s\"} %u\n", sites[i].name,
+				sites[i].spares);
+		family(out, "edgeplex_spares_ready", "gauge", "Spares that could take over now.");
+		for (size_t i = 0; i < n; i++) {
+			cJSON *spares = fleet_spares_json(api->fleet, sites[i].name);
+			const cJSON *one;
+			int ready = 0;
+			cJSON_ArrayForEach (one, spares) {
+				const char *state = cJSON_GetStringValue(
+					cJSON_GetObjectItemCaseSensitive(one, "state"));
+				ready += state != NULL && strcmp(state, "ready") == 0;
+			}
+			fprintf(out, "edgeplex_spares_ready{site=\"%s\"} %d\n", sites[i].name,
+				ready);
+			cJSON_Delete(spares);
+		}
+		free(sites);
+	}
+	family(out, "edgeplex_heals_total", "counter",
+		"VMs that were replaced and give service again, by cause and way.");
+	for (size_t i = 0; fleet_heal_count(api->fleet, i, &heal); i++)
+		fprintf(out, "edgeplex_heals_total{cause=\"%s\",way=\"%s\"} %" PRIu64 "\n",
+			heal.cause, heal.way, heal.n);
+	family(out, "edgeplex_heal_seconds_total", "counter",
+		"How long these took together, from the failure to service.");
+	for (size_t i = 0; fleet_heal_count(api->fleet, i, &heal); i++)
+		fprintf(out, "edgeplex_heal_seconds_total{cause=\"%s\",way=\"%s\"} %.3f\n",
+			heal.cause, heal.way, heal.seconds);
+}
+
 void api_metrics(struct api_request *request)
 {
 	size_t size;
@@ -356,5 +395,6 @@ void api_metrics(struct api_request *request)
 	write_sites(out, request->api);
 	write_ports(out, request->api);
 	write_protections(out, request->api);
+	write_spares(out, request->api);
 	fclose(out);
 }

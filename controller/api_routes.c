@@ -49,11 +49,37 @@ static void answer_list(struct api_request *request, cJSON *items)
 
 /* ---- sites -------------------------------------------------------------------------------- */
 
+/* How its spares are: {ready, starting, on: [server]}. */
+static void add_pool(struct api_request *request, const struct site *site, cJSON *json)
+{
+	cJSON *pool = cJSON_AddObjectToObject(json, "spare_pool");
+	cJSON *spares = fleet_spares_json(request->api->fleet, site->name);
+	cJSON *servers = cJSON_CreateArray();
+	const cJSON *spare;
+	int ready = 0, all = cJSON_GetArraySize(spares);
+	cJSON_ArrayForEach (spare, spares) {
+		const char *state =
+			cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(spare, "state"));
+		const char *server =
+			cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(spare, "server"));
+		bool is_ready = state != NULL && strcmp(state, "ready") == 0;
+		ready += is_ready;
+		if (is_ready && server != NULL)
+			cJSON_AddItemToArray(servers, cJSON_CreateString(server));
+	}
+	cJSON_AddNumberToObject(pool, "wanted", site->spares);
+	cJSON_AddNumberToObject(pool, "ready", ready);
+	cJSON_AddNumberToObject(pool, "not_ready", all - ready);
+	cJSON_AddItemToObject(pool, "servers", servers);
+	cJSON_Delete(spares);
+}
+
 static cJSON *site_json(struct api_request *request, const struct site *site)
 {
 	cJSON *json = model_site_json(site);
 	cJSON_AddBoolToObject(
 		json, "switch_connected", fleet_site_connected(request->api->fleet, site->id));
+	add_pool(request, site, json);
 	return json;
 }
 
@@ -129,6 +155,11 @@ static void site_change(struct api_request *request)
 	request->answer = site_json(request, &site);
 }
 
+static void spares_list(struct api_request *request)
+{
+	answer_list(request, fleet_spares_json(request->api->fleet, NULL));
+}
+
 static void site_delete(struct api_request *request)
 {
 	struct api *api = request->api;
@@ -153,6 +184,8 @@ static cJSON *describe_server(struct api_request *request, const struct server *
 	cJSON *json = model_server_json(server);
 	cJSON_AddBoolToObject(json, "drained", server->drained);
 	fleet_server_describe(request->api->fleet, server, json);
+	cJSON_AddStringToObject(
+		json, "health", fleet_server_health(request->api->fleet, server->id));
 	return json;
 }
 
@@ -1112,6 +1145,9 @@ const struct api_route api_routes[] = {
 
 	{"GET", "/v1/sites/{name}/risks", site_risks,
 		"What would fail together at a site though it should not", NULL, 200, NULL, NULL},
+
+	{"GET", "/v1/spares", spares_list, "List the spares: booted VMs for PVMs that die", NULL,
+		200, NULL, NULL},
 
 	{"GET", "/v1/servers", servers_list, "List the servers", NULL, 200, NULL, NULL},
 	{"POST", "/v1/servers", server_create, "Create a server; connects to its libvirt", "Server",

@@ -92,9 +92,48 @@ static int load_port(struct run *run, struct port *port, struct problem *problem
 	return registry_find_port(run->engine->store, run->name, port, problem);
 }
 
-static int save_port(struct run *run, const struct port *port, struct problem *problem)
+/*
+ * Changes flags of the port's row: what else was done to it meanwhile stays (a spare may have taken
+ * over its VM). `*port` becomes what is stored.
+ */
+static int set_port(struct run *run, void (*set)(struct port *port, bool value), bool value,
+	struct port *port, struct problem *problem)
 {
-	return store_port_update(run->engine->store, port) == 0 ? 0 : database_failed(problem);
+	struct store *store = run->engine->store;
+	if (store_begin(store) != 0)
+		return database_failed(problem);
+	int rc = load_port(run, port, problem);
+	if (rc == 0) {
+		set(port, value);
+		if (store_port_update(store, port) != 0)
+			rc = database_failed(problem);
+	}
+	if (rc != 0) {
+		store_rollback(store);
+		return -1;
+	}
+	return store_commit(store) == 0 ? 0 : database_failed(problem);
+}
+
+static void set_started(struct port *port, bool value)
+{
+	port->started = value;
+}
+
+static void set_in_cvm(struct port *port, bool value)
+{
+	port->in_cvm = value;
+}
+
+static void set_in_fabric(struct port *port, bool value)
+{
+	port->in_fabric = value;
+}
+
+static void set_active(struct port *port, bool value)
+{
+	(void)value;
+	port->state = PORT_ACTIVE;
 }
 
 /* Allocation and placement were done in the transaction that stored the port. */
@@ -119,10 +158,7 @@ static int port_forget(struct run *run, struct problem *problem)
 static int port_start(struct run *run, struct problem *problem)
 {
 	struct port port;
-	if (load_port(run, &port, problem) != 0)
-		return -1;
-	port.started = true;
-	if (save_port(run, &port, problem) != 0)
+	if (set_port(run, set_started, true, &port, problem) != 0)
 		return -1;
 	snprintf(run->step->detail, sizeof(run->step->detail), "on server %s", port.server);
 	return fleet_vm_start(run->engine->fleet, run->op.object, problem);
@@ -131,10 +167,7 @@ static int port_start(struct run *run, struct problem *problem)
 static int port_stop(struct run *run, struct problem *problem)
 {
 	struct port port;
-	if (load_port(run, &port, problem) != 0)
-		return -1;
-	port.started = false;
-	if (save_port(run, &port, problem) != 0)
+	if (set_port(run, set_started, false, &port, problem) != 0)
 		return -1;
 	return fleet_vm_stop(run->engine->fleet, run->op.object, problem);
 }
@@ -167,10 +200,7 @@ static int configure_its_cvm(struct run *run, const struct port *port, struct pr
 static int port_join_cvm(struct run *run, struct problem *problem)
 {
 	struct port port;
-	if (load_port(run, &port, problem) != 0)
-		return -1;
-	port.in_cvm = true;
-	if (save_port(run, &port, problem) != 0)
+	if (set_port(run, set_in_cvm, true, &port, problem) != 0)
 		return -1;
 	return configure_its_cvm(run, &port, problem);
 }
@@ -180,10 +210,7 @@ static int port_leave_cvm(struct run *run, struct problem *problem)
 {
 	struct port port;
 	struct problem unreachable = {0};
-	if (load_port(run, &port, problem) != 0)
-		return -1;
-	port.in_cvm = false;
-	if (save_port(run, &port, problem) != 0)
+	if (set_port(run, set_in_cvm, false, &port, problem) != 0)
 		return -1;
 	if (!fleet_cvm_answers(run->engine->fleet, port.site) ||
 		configure_its_cvm(run, &port, &unreachable) != 0)
@@ -209,8 +236,7 @@ static int port_on_switch(struct run *run, bool on, struct problem *problem)
 			  fleet_site_check_port(run->engine->fleet, &site, port.switch_port,
 				  "/switch_port", problem) != 0))
 		return -1;
-	port.in_fabric = on;
-	if (save_port(run, &port, problem) != 0)
+	if (set_port(run, set_in_fabric, on, &port, problem) != 0)
 		return -1;
 	return sync_switch(run, port.site, problem);
 }
@@ -261,10 +287,7 @@ static int wait_for_service(
 static int port_wait(struct run *run, struct problem *problem)
 {
 	struct port port;
-	if (load_port(run, &port, problem) != 0)
-		return -1;
-	port.state = PORT_ACTIVE;
-	if (save_port(run, &port, problem) != 0)
+	if (set_port(run, set_active, true, &port, problem) != 0)
 		return -1;
 	return wait_for_service(run, "no-routes",
 		"The port stays provisioned and comes up by itself when that is mended", problem);
@@ -377,10 +400,22 @@ static int drain_once(struct run *run, int64_t server_id, struct drain_count *co
 {
 	struct port *ports = NULL;
 	struct cvm *cvms = NULL;
-	size_t n_ports = 0, n_cvms = 0;
+	struct spare *spares = NULL;
+	struct void_pvm *voids = NULL;
+	size_t n_ports = 0, n_cvms = 0, n_spares = 0, n_voids = 0;
 	int err = store_port_list(run->engine->store, &ports, &n_ports);
 	if (err == 0)
 		err = store_cvm_list(run->engine->store, &cvms, &n_cvms);
+	if (err == 0)
+		err = store_spare_list(run->engine->store, &spares, &n_spares);
+	if (err == 0)
+		err = store_void_pvm_list(run->engine->store, &voids, &n_voids);
+	/* The pool sees that the server is drained, and has others elsewhere. */
+	for (size_t i = 0; i < n_spares && err == 0; i++)
+		count->moving += spares[i].server_id == server_id;
+	for (size_t i = 0; i < n_voids && err == 0; i++)
+		count->moving += voids[i].server_id == server_id &&
+				 fleet_server_connected(run->engine->fleet, server_id);
 	/* What has an old copy here is just being moved away. */
 	for (size_t i = 0; i < n_ports && err == 0; i++) {
 		if (ports[i].server_id == server_id)
@@ -399,6 +434,8 @@ static int drain_once(struct run *run, int64_t server_id, struct drain_count *co
 	}
 	free(ports);
 	free(cvms);
+	free(spares);
+	free(voids);
 	return err;
 }
 

@@ -44,7 +44,8 @@
 
 struct counter_query {
 	struct counter_query *next;
-	uint64_t cookie;
+	uint64_t cookie;            /* 0 with a port: of any owner */
+	char port[FABRIC_PORT_LEN]; /* "": wherever it came in */
 	uint64_t packets, bytes;
 	int error;
 	bool done;
@@ -770,8 +771,21 @@ static void run_queries(struct fabric *f)
 
 		request.cookie = htonll(query->cookie);
 		match_init_catchall(&request.match);
-		error = transact(f, ofputil_encode_flow_stats_request(&request, protocol(f)),
-			counters_part, query);
+		error = 0;
+		if (query->port[0]) {
+			ofp_port_t number;
+
+			if (query->cookie == 0)
+				request.cookie_mask = 0;
+			if (ofputil_port_from_string(query->port, &f->map, &number))
+				match_set_in_port(&request.match, number);
+			else
+				error = ENODEV;
+		}
+		if (!error)
+			error = transact(f,
+				ofputil_encode_flow_stats_request(&request, protocol(f)),
+				counters_part, query);
 
 		pthread_mutex_lock(&f->mutex);
 		query->error = error;
@@ -780,7 +794,7 @@ static void run_queries(struct fabric *f)
 			free(query);
 		pthread_cond_broadcast(&f->changed);
 		pthread_mutex_unlock(&f->mutex);
-		if (error)
+		if (error && error != ENODEV)
 			return;
 	}
 }
@@ -1100,8 +1114,8 @@ int fabric_change(struct fabric *f, const struct fabric_rules *rules, int timeou
 	return want_rules(f, rules, true, timeout_ms, result, why);
 }
 
-int fabric_counters(struct fabric *f, uint64_t cookie, int timeout_ms, uint64_t *packets,
-	uint64_t *bytes, struct why *why)
+static int ask_counters(struct fabric *f, uint64_t cookie, const char *port, int timeout_ms,
+	uint64_t *packets, uint64_t *bytes, struct why *why)
 {
 	struct timespec deadline = deadline_after(timeout_ms);
 	struct counter_query *query = calloc(1, sizeof(*query));
@@ -1110,6 +1124,7 @@ int fabric_counters(struct fabric *f, uint64_t cookie, int timeout_ms, uint64_t 
 	if (!query)
 		return why_set(why, ENOMEM, "out of memory");
 	query->cookie = cookie;
+	snprintf(query->port, sizeof(query->port), "%s", port);
 	pthread_mutex_lock(&f->mutex);
 	query->next = f->queries;
 	f->queries = query;
@@ -1141,4 +1156,18 @@ int fabric_counters(struct fabric *f, uint64_t cookie, int timeout_ms, uint64_t 
 			strerror(error));
 	pthread_mutex_unlock(&f->mutex);
 	return error;
+}
+
+int fabric_counters(struct fabric *f, uint64_t cookie, int timeout_ms, uint64_t *packets,
+	uint64_t *bytes, struct why *why)
+{
+	return ask_counters(f, cookie, "", timeout_ms, packets, bytes, why);
+}
+
+int fabric_heard(struct fabric *f, uint64_t cookie, const char *port, int timeout_ms,
+	uint64_t *packets, struct why *why)
+{
+	uint64_t bytes;
+
+	return ask_counters(f, cookie, port, timeout_ms, packets, &bytes, why);
 }

@@ -108,4 +108,12 @@ int fabric_change(struct fabric *fabric, const struct fabric_rules *rules, int t
 int fabric_counters(struct fabric *fabric, uint64_t cookie, int timeout_ms, uint64_t *packets,
 	uint64_t *bytes, struct why *why);
 
+/*
+ * The same, only of rules for what comes in by the port of this name (the trunk of a server: what
+ * its VMs say); `cookie` 0: of all owners. ENODEV: there is no such port. What the switch hears now
+ * it may count up to a second later.
+ */
+int fabric_heard(struct fabric *fabric, uint64_t cookie, const char *port, int timeout_ms,
+	uint64_t *packets, struct why *why);
+
 #endif

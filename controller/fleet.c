@@ -158,6 +158,7 @@ static void kick_locked(struct fleet *fleet)
 		pthread_cond_signal(&vm->wake);
 	}
 	fleet_protect_kick(fleet);
+	fleet_pool_kick(fleet);
 }
 
 void fleet_kick(struct fleet *fleet)
@@ -195,6 +196,10 @@ static void on_fabric_event(void *ctx, enum fabric_event_type type, const char *
 	case FABRIC_EVENT_PORTS:
 		log_debug("ports of the switch changed site=%s detail=\"%s\"", site->name, text);
 		fleet_protect_ports(site->fleet, site->name);
+		pthread_mutex_lock(&site->fleet->lock);
+		for (struct fleet_server *s = site->fleet->servers; s != NULL; s = s->next)
+			pthread_cond_signal(&s->watch_wake);
+		pthread_mutex_unlock(&site->fleet->lock);
 		break;
 	}
 	fleet_kick(site->fleet);
@@ -398,6 +403,15 @@ int fleet_target_load(struct fleet *fleet, const char *object, struct target *ta
 		return err != 0 ? err
 				: store_site_get(fleet->store, target->cvm.site, &target->site);
 	}
+	target->is_spare = strncmp(object, "spare/", 6) == 0;
+	if (target->is_spare) {
+		err = store_spare_get(fleet->store, strtoll(name, NULL, 10), &target->spare);
+		target->uuid = target->spare.uuid;
+		target->server_id = target->spare.server_id;
+		target->started = true;
+		return err != 0 ? err
+				: store_site_get(fleet->store, target->spare.site, &target->site);
+	}
 	err = store_port_get(fleet->store, name, &target->port);
 	if (err == 0)
 		err = store_site_get(fleet->store, target->port.site, &target->site);
@@ -422,9 +436,11 @@ static void vm_free(struct fleet *fleet, struct fleet_vm *vm)
 {
 	if (vm->has_keeper)
 		pthread_join(vm->keeper, NULL);
+	fleet_heart_end(vm);
 	guest_close(vm->guest);
 	fleet_server_unref(fleet, vm->server);
 	pthread_cond_destroy(&vm->wake);
+	pthread_cond_destroy(&vm->heart.wake);
 	pthread_mutex_destroy(&vm->life);
 	cJSON_Delete(vm->daemon);
 	cJSON_Delete(vm->fwd);
@@ -480,12 +496,15 @@ struct fleet_vm *fleet_vm_ref(struct fleet *fleet, const char *object, const str
 	made->server = server;
 	made->guest = guest;
 	made->is_cvm = target->is_cvm;
+	made->spare_id = target->is_spare ? target->spare.id : 0;
+	made->made_ms = fleet_now_ms();
 	made->uptime_ms = -1;
 	made->state = FLEET_VM_UNKNOWN;
 	snprintf(made->object, sizeof(made->object), "%s", object);
 	snprintf(made->uuid, sizeof(made->uuid), "%s", target->uuid);
 	pthread_mutex_init(&made->life, NULL);
 	fleet_cond_init(&made->wake);
+	fleet_cond_init(&made->heart.wake);
 
 	pthread_mutex_lock(&fleet->lock);
 	vm = fleet_vm_find(fleet, target->uuid);
@@ -499,6 +518,7 @@ struct fleet_vm *fleet_vm_ref(struct fleet *fleet, const char *object, const str
 			log_error("no thread could be started for the VM, restart edgeplexd "
 				  "object=%s",
 				object);
+		fleet_heart_start(made);
 	}
 	pthread_mutex_unlock(&fleet->lock);
 	if (vm == NULL)
@@ -518,6 +538,14 @@ struct fleet_vm *fleet_started_vm_ref(struct fleet *fleet, const char *object,
 	return NULL;
 }
 
+/* Its threads end. fleet->lock is held. */
+static void set_removed(struct fleet_vm *vm)
+{
+	vm->removed = true;
+	pthread_cond_signal(&vm->wake);
+	pthread_cond_signal(&vm->heart.wake);
+}
+
 /* The list lets go of it: the VM doesn't exist any more. */
 static void vm_forget(struct fleet *fleet, struct fleet_vm *vm)
 {
@@ -526,8 +554,7 @@ static void vm_forget(struct fleet *fleet, struct fleet_vm *vm)
 	for (struct fleet_vm **at = &fleet->vms; *at != NULL; at = &(*at)->next) {
 		if (*at == vm) {
 			*at = vm->next;
-			vm->removed = true;
-			pthread_cond_signal(&vm->wake);
+			set_removed(vm);
 			listed = true;
 			break;
 		}
@@ -535,6 +562,35 @@ static void vm_forget(struct fleet *fleet, struct fleet_vm *vm)
 	pthread_mutex_unlock(&fleet->lock);
 	if (listed)
 		fleet_vm_unref(fleet, vm);
+}
+
+void fleet_vm_dismiss(struct fleet *fleet, struct fleet_vm *vm)
+{
+	bool listed = false;
+	pthread_mutex_lock(&fleet->lock);
+	for (struct fleet_vm **at = &fleet->vms; *at != NULL; at = &(*at)->next) {
+		if (*at == vm) {
+			*at = vm->next;
+			set_removed(vm);
+			listed = true;
+			break;
+		}
+	}
+	pthread_mutex_unlock(&fleet->lock);
+	if (listed)
+		fleet_vm_retire(fleet, vm);
+}
+
+void fleet_vm_adopt(struct fleet *fleet, struct fleet_vm *old, struct fleet_vm *spare)
+{
+	pthread_mutex_lock(&fleet->lock);
+	memcpy(spare->object, old->object, sizeof(spare->object));
+	spare->spare_id = 0;
+	spare->spare_ready = false;
+	spare->serves = old->serves;
+	snprintf(spare->missing, sizeof(spare->missing), "it has just taken over");
+	pthread_mutex_unlock(&fleet->lock);
+	fleet_vm_dismiss(fleet, old);
 }
 
 int fleet_vm_replace(
@@ -551,6 +607,8 @@ int fleet_vm_replace(
 	snprintf(vm->uuid, sizeof(vm->uuid), "%s", old->uuid);
 	pthread_mutex_init(&vm->life, NULL);
 	fleet_cond_init(&vm->wake);
+	fleet_cond_init(&vm->heart.wake);
+	vm->made_ms = fleet_now_ms();
 
 	pthread_mutex_lock(&fleet->lock);
 	server->refs++;
@@ -568,12 +626,12 @@ int fleet_vm_replace(
 			break;
 		}
 	}
-	old->removed = true;
-	pthread_cond_signal(&old->wake);
+	set_removed(old);
 	vm->has_keeper = pthread_create(&vm->keeper, NULL, vm_keeper_main, vm) == 0;
 	if (!vm->has_keeper)
 		log_error("no thread could be started for the VM, restart edgeplexd object=%s",
 			vm->object);
+	fleet_heart_start(vm);
 	pthread_mutex_unlock(&fleet->lock);
 	fleet_vm_unref(fleet, old); /* the list's */
 	return 0;
@@ -657,6 +715,7 @@ int fleet_start_on(struct fleet *fleet, struct fleet_server *server, const char 
 	const struct target *target, bool incoming, struct why *why)
 {
 	char cmdline[1024], console[384], qmp[300], ram[FLEET_RUN_DIR_MAX + 8];
+	char spare_name[MODEL_SPARE_NAME_SIZE];
 	struct server stored;
 	const char *name = strchr(object, '/') + 1;
 	struct hv_vm_spec spec = {
@@ -675,6 +734,12 @@ int fleet_start_on(struct fleet *fleet, struct fleet_server *server, const char 
 	if (err != 0)
 		return why_set(why, err, "its server isn't in the store");
 	snprintf(spec.name, sizeof(spec.name), "%s-%s", spec.role, name);
+	if (target->is_spare) {
+		/* As long as it is one; a VM keeps its name when it becomes a port's. */
+		name = model_spare_name(target->spare.id, spare_name);
+		snprintf(spec.name, sizeof(spec.name), "%s", name);
+		spec.memory_kib = target->spare.memory_kib;
+	}
 	snprintf(spec.uuid, sizeof(spec.uuid), "%s", target->uuid);
 	err = read_cmdline(fleet, spec.role, name, cmdline, sizeof(cmdline), why);
 	if (err != 0)
@@ -695,6 +760,11 @@ int fleet_start_on(struct fleet *fleet, struct fleet_server *server, const char 
 			target->site.core_mtu);
 		add_nic(&spec, stored.bridge, model_inside_mac(target->site.id),
 			target->cvm.vlan_inside, target->site.core_mtu);
+	} else if (target->is_spare) {
+		add_nic(&spec, stored.bridge, model_spare_mac(target->spare.id, false),
+			target->spare.vlan_cust, target->site.core_mtu);
+		add_nic(&spec, stored.bridge, model_spare_mac(target->spare.id, true),
+			target->spare.vlan_core, target->site.core_mtu);
 	} else {
 		add_nic(&spec, stored.bridge, model_port_mac(target->port.id),
 			target->port.vlan_cust, target->port.mtu);
@@ -810,6 +880,15 @@ static bool has_standby(const struct target *target)
 	return target->protection == PROTECTION_SYNCING || target->protection == PROTECTION_WHOLE;
 }
 
+/* Is it still, by the store's word, the VM of its object? */
+static bool is_current(struct fleet *fleet, const struct fleet_vm *vm)
+{
+	struct target target;
+	int err = fleet_target_load(fleet, vm->object, &target);
+	return err == 0 ? target.server_id == vm->server->id && strcmp(target.uuid, vm->uuid) == 0
+			: err != ENOENT;
+}
+
 /* Sees to it that the VM runs. Returns whether it does. vm->life is held. */
 static bool keep_running(struct fleet *fleet, struct fleet_vm *vm, const struct target *target)
 {
@@ -833,11 +912,13 @@ static bool keep_running(struct fleet *fleet, struct fleet_vm *vm, const struct 
 	if (err != ENOENT)
 		return false;
 	fleet_vm_seen(fleet, vm, FLEET_VM_ABSENT, NULL, NULL, "its VM doesn't run");
-	if (fleet_now_ms() < vm->start_after_ms || has_standby(target))
+	if (fleet_now_ms() < vm->start_after_ms || has_standby(target) ||
+		!fleet_heart_leaves(vm, target))
 		return false;
-	fleet_event(fleet, "warning", vm->object,
-		"its VM is gone from server %s: starting it again", vm->server->name);
-	if (!target->is_cvm)
+	if (!target->is_spare)
+		fleet_event(fleet, "warning", vm->object,
+			"its VM is gone from server %s: starting it again", vm->server->name);
+	if (!target->is_cvm && !target->is_spare)
 		store_history_add(fleet->store, target->port.id, "started again", vm->server->name,
 			"its VM was gone");
 	err = start_locked(fleet, vm, target, &why);
@@ -847,17 +928,31 @@ static bool keep_running(struct fleet *fleet, struct fleet_vm *vm, const struct 
 		return false;
 	}
 	vm->trouble = false;
-	return true;
+	fleet_heart_restarted(vm);
+	if (is_current(fleet, vm))
+		return true;
+	/* Something else stands in for it since, and its void copy may have been ended already. */
+	hv_vm_destroy(vm->server->hv, vm->uuid, NULL);
+	return false;
 }
 
 static void keep_configured(struct fleet *fleet, struct fleet_vm *vm, const struct target *target)
 {
 	struct jsonrpc_error err = {0};
+	struct why why = {""};
 	pthread_mutex_lock(&fleet->lock);
 	cJSON *status = cJSON_Duplicate(vm->daemon, true);
 	pthread_mutex_unlock(&fleet->lock);
 	if (status == NULL)
 		return; /* not booted yet */
+	/* One that doesn't speak yet doesn't begin to while the switch may listen to another. */
+	if (!target->is_cvm && target->port.state == PORT_ACTIVE &&
+		!cJSON_IsString(cJSON_GetObjectItemCaseSensitive(status, "config_id")) &&
+		fleet_switch_confirm(fleet, target->site.id, &why) != 0) {
+		tell_trouble(fleet, vm, "its VM waits for the edge switch", why.text);
+		cJSON_Delete(status);
+		return;
+	}
 	if (fleet_configure_locked(fleet, vm, target, status, &err) == 0)
 		vm->trouble = false;
 	else if (err.code != JSONRPC_UNAVAILABLE)
@@ -886,11 +981,13 @@ static void keep_vm(struct fleet *fleet, struct fleet_vm *vm)
 	if (fleet_target_load(fleet, vm->object, &target) == 0 && target.started &&
 		strcmp(target.uuid, vm->uuid) == 0 && target.server_id == vm->server->id &&
 		target.move.state != MOVE_SWITCHING && target.protection != PROTECTION_TAKEOVER) {
-		if (keep_running(fleet, vm, &target)) {
+		bool runs = keep_running(fleet, vm, &target);
+		if (runs && !target.is_spare) {
 			fleet_look(fleet, vm, missing, sizeof(missing));
 			keep_configured(fleet, vm, &target);
 		}
-		keep_single(fleet, vm, &target);
+		if (!target.is_spare)
+			keep_single(fleet, vm, &target);
 	}
 	pthread_mutex_unlock(&vm->life);
 }
@@ -1005,6 +1102,7 @@ struct fleet *fleet_start(struct store *store, const struct fleet_options *optio
 	if (fleet == NULL)
 		return NULL;
 	fleet->store = store;
+	fleet->started_ms = fleet_now_ms();
 	fleet->events_tail = &fleet->events;
 	fleet->events_stored = 1;
 	snprintf(fleet->image_dir, sizeof(fleet->image_dir), "%s", options->image_dir);
@@ -1022,6 +1120,7 @@ struct fleet *fleet_start(struct store *store, const struct fleet_options *optio
 	fleet_cond_init(&fleet->server_cond);
 	fleet_cond_init(&fleet->reaper_cond);
 	fleet_cond_init(&fleet->reaped);
+	fleet_cond_init(&fleet->pool_cond);
 	int err = pthread_create(&fleet->scribe, NULL, scribe_main, fleet);
 	fleet->has_scribe = err == 0;
 	if (err == 0)
@@ -1032,6 +1131,8 @@ struct fleet *fleet_start(struct store *store, const struct fleet_options *optio
 	}
 	if (err == 0)
 		err = fleet_reaper_start(fleet);
+	if (err == 0)
+		err = fleet_pool_start(fleet);
 	if (err != 0) {
 		fleet_shutdown(fleet);
 		fleet_free(fleet);
@@ -1048,8 +1149,12 @@ void fleet_shutdown(struct fleet *fleet)
 	pthread_cond_broadcast(&fleet->stop_cond);
 	pthread_cond_broadcast(&fleet->stored_cond);
 	pthread_cond_broadcast(&fleet->server_cond);
-	for (struct fleet_server *server = fleet->servers; server != NULL; server = server->next)
+	for (struct fleet_server *server = fleet->servers; server != NULL; server = server->next) {
 		pthread_cond_signal(&server->wake);
+		pthread_cond_signal(&server->watch_wake);
+	}
+	for (struct fleet_vm *vm = fleet->vms; vm != NULL; vm = vm->next)
+		fleet_heart_wake(vm);
 	pthread_cond_broadcast(&fleet->reaper_cond);
 	pthread_cond_broadcast(&fleet->reaped);
 	kick_locked(fleet);
@@ -1062,6 +1167,7 @@ void fleet_free(struct fleet *fleet)
 		return;
 	if (fleet->has_sweeper)
 		pthread_join(fleet->sweeper, NULL);
+	fleet_pool_end(fleet);
 	fleet_protect_free(fleet);
 	fleet_reaper_end(fleet);
 	fleet_moves_free(fleet);
@@ -1069,6 +1175,7 @@ void fleet_free(struct fleet *fleet)
 		site_retire(fleet, fleet->sites);
 	while (fleet->vms != NULL)
 		vm_forget(fleet, fleet->vms);
+	fleet_reaper_end(fleet); /* what a heart has replaced at the last moment */
 	while (fleet->servers != NULL)
 		fleet_server_remove(fleet, fleet->servers->id);
 	if (fleet->has_scribe) {
@@ -1088,5 +1195,6 @@ void fleet_free(struct fleet *fleet)
 	pthread_cond_destroy(&fleet->stored_cond);
 	pthread_cond_destroy(&fleet->reaper_cond);
 	pthread_cond_destroy(&fleet->reaped);
+	pthread_cond_destroy(&fleet->pool_cond);
 	free(fleet);
 }

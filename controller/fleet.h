@@ -179,6 +179,20 @@ bool fleet_protected_now(struct fleet *fleet, const char *site);
  */
 cJSON *fleet_protect_json(struct fleet *fleet, const struct cvm *cvm, bool fresh);
 
+/* "well", "hidden" (nobody there answers, but its VMs forward), "trunk-down", "dead". */
+const char *fleet_server_health(struct fleet *fleet, int64_t server_id);
+
+/* The spares of a site, or (NULL) all, as the API shows them; the caller's. */
+cJSON *fleet_spares_json(struct fleet *fleet, const char *site);
+
+/* VMs that were replaced since edgeplexd started, by cause and way. False: there is no such `i`. */
+struct fleet_heal_count {
+	const char *cause, *way;
+	uint64_t n;
+	double seconds; /* of all together, from the failure to service */
+};
+bool fleet_heal_count(struct fleet *fleet, size_t i, struct fleet_heal_count *count);
+
 enum fleet_vm_state { FLEET_VM_ABSENT, FLEET_VM_STARTING, FLEET_VM_RUNNING, FLEET_VM_UNKNOWN };
 
 struct fleet_vm_view {

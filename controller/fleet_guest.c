@@ -129,7 +129,7 @@ static struct fleet_vm *lock_vm(
 		pthread_mutex_lock(&vm->life);
 		if (fleet_target_load(fleet, object, target) != 0)
 			fleet_gone(problem, object);
-		else if (target->server_id == vm->server->id)
+		else if (target->server_id == vm->server->id && strcmp(target->uuid, vm->uuid) == 0)
 			return vm;
 		pthread_mutex_unlock(&vm->life);
 		fleet_vm_unref(fleet, vm);

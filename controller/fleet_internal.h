@@ -20,6 +20,7 @@
 #include "controller/fabric.h"
 #include "controller/fleet.h"
 #include "controller/guest.h"
+#include "controller/heal_decide.h"
 #include "controller/hypervisor.h"
 
 #define FLEET_SWITCH_CONNECT_MS 5000
@@ -71,6 +72,39 @@ struct fleet_server {
 	uint64_t asked, answered;
 	int64_t unanswered_ms; /* monotonic: if they differ, since when */
 	struct server_view view;
+
+	pthread_t watcher; /* fleet_heal.c's: says how it is */
+	bool has_watcher;
+	pthread_cond_t watch_wake; /* with fleet->lock */
+	enum heal_server health;   /* under fleet->lock */
+	int64_t sick_ms;           /* monotonic: since when it isn't well */
+	int64_t guest_heard_ms;    /* monotonic: when one of its guests last answered */
+};
+
+/* What is known of a VM's life, under fleet->lock; fleet_heal.c's. */
+struct heart {
+	pthread_t thread;
+	bool has_thread, woken;
+	pthread_cond_t wake; /* with fleet->lock */
+	enum heal_process process;
+	bool hung_up, booted, kicked_fwd, kicked_daemon;
+	bool fwd_was_ok, daemon_was_ok; /* since it booted: one that begins doesn't stand still */
+	bool start_here;                /* its keeper may start it, for nobody stands in for it */
+	unsigned unanswered;
+	int64_t hung_up_ms, sick_us; /* monotonic: since when anything is wrong; 0: nothing */
+	int64_t fwd_stuck_ms, daemon_stuck_ms; /* monotonic; 0: not */
+	int64_t retry_ms;                      /* no attempt before */
+	/* What the switch had heard of it when it fell silent. Of its thread alone. */
+	bool counting, counted, forwards;
+	uint64_t count;
+	int64_t counted_ms;
+	/* A take-over of which it is told when the VM gives service. */
+	struct take_over {
+		enum heal_cause cause; /* HEAL_CAUSE_NONE: none */
+		char way[96];          /* "taken over by spare-7 on server b" */
+		bool warm;
+		int64_t sick_us, noticed_us, chosen_us, fenced_us, configured_us;
+	} story;
 };
 
 struct fleet_vm {
@@ -83,6 +117,10 @@ struct fleet_vm {
 	char object[48];
 	char uuid[MODEL_UUID_SIZE];
 	bool is_cvm;
+	int64_t spare_id; /* 0: it is none. Under life and fleet->lock */
+	bool spare_ready; /* under fleet->lock */
+	int64_t made_ms;  /* monotonic */
+	struct heart heart;
 	struct fleet_server *server; /* a reference */
 	struct guest *guest;
 	pthread_mutex_t life;
@@ -144,6 +182,15 @@ struct fleet {
 	struct fleet_move *moves;
 	uint64_t moves_serial; /* grows whenever a move begins, ends, or changes its phase */
 
+	int64_t started_ms; /* monotonic */
+	struct heal_count {
+		uint64_t n;
+		double seconds;  /* of all together, until service */
+	} heals[HEAL_CAUSES][2]; /* cold, warm; under lock */
+	pthread_t pool;          /* fleet_spare.c's: keeps as many spares as there should be */
+	bool has_pool, pool_kicked;
+	pthread_cond_t pool_cond; /* with lock */
+
 	struct protector *protectors;
 	pthread_t reaper; /* destroys void copies, and frees VMs' entries that were replaced */
 	bool has_reaper, reaper_kicked;
@@ -165,9 +212,10 @@ struct fleet {
 
 /* All that is to be known to start and configure a VM, as the store has it now. */
 struct target {
-	bool is_cvm;
-	struct port port; /* if !is_cvm */
-	struct cvm cvm;   /* the VM itself, or the CVM of the port's site */
+	bool is_cvm, is_spare;
+	struct spare spare; /* if is_spare */
+	struct port port;   /* if neither */
+	struct cvm cvm;     /* the VM itself, or the CVM of the port's site */
 	struct site site;
 	const char *uuid;
 	int64_t server_id;
@@ -221,6 +269,15 @@ int fleet_start_on(struct fleet *fleet, struct fleet_server *server, const char 
  */
 int fleet_vm_replace(struct fleet *fleet, struct fleet_vm *old, struct fleet_server *server,
 	struct guest *guest);
+
+/*
+ * The VM of `spare` is that of `old`'s object from now on, as the store says already. The caller
+ * holds spare->life. `old`, a listed entry, ends, and is given to the reaper.
+ */
+void fleet_vm_adopt(struct fleet *fleet, struct fleet_vm *old, struct fleet_vm *spare);
+/* The list lets go of a VM that isn't there any more, or is another one's; gives it to the reaper.
+ */
+void fleet_vm_dismiss(struct fleet *fleet, struct fleet_vm *vm);
 
 /* Where the VM's second monitor socket is, on its server. */
 void fleet_qmp_path(const struct fleet *fleet, const char *uuid, char path[300]);
@@ -283,6 +340,39 @@ bool fleet_protect_is_noisy(struct fleet *fleet, const char *uuid);
 void fleet_protect_remove(struct fleet *fleet, const char *site);
 /* After fleet_shutdown(). */
 void fleet_protect_free(struct fleet *fleet);
+
+/* ---- fleet_heal.c ------------------------------------------------------------------------- */
+
+/* The VM's own thread; it may be called for an entry that isn't listed yet. */
+void fleet_heart_start(struct fleet_vm *vm);
+void fleet_heart_end(struct fleet_vm *vm); /* when it is removed, or the fleet shut down */
+/* Something is new with it; fleet->lock is held. */
+void fleet_heart_wake(struct fleet_vm *vm);
+/* Its server says of the VM's process; fleet->lock is held. */
+void fleet_heart_process(struct fleet_vm *vm, enum heal_process process);
+/* May its keeper start this VM, which doesn't run? If not, its heart is told. */
+bool fleet_heart_leaves(struct fleet_vm *vm, const struct target *target);
+/* It was started anew. */
+void fleet_heart_restarted(struct fleet_vm *vm);
+
+void fleet_watcher_start(struct fleet_server *server);
+void fleet_watcher_end(struct fleet_server *server); /* when it is removed */
+
+/* ---- fleet_spare.c ------------------------------------------------------------------------ */
+
+int fleet_pool_start(struct fleet *fleet); /* errno */
+void fleet_pool_end(struct fleet *fleet);  /* after fleet_shutdown() */
+/* Something is new; fleet->lock is held. */
+void fleet_pool_kick(struct fleet *fleet);
+/*
+ * The site's spare that is best for a VM that isn't to be on the server `but`, with its life held
+ * and a reference; NULL: there is none that is ready now.
+ */
+struct fleet_vm *fleet_spare_take(
+	struct fleet *fleet, const struct port *port, uint32_t memory_kib, int64_t but);
+/* Is there one? */
+enum heal_spare fleet_spare_there(
+	struct fleet *fleet, int64_t site_id, uint32_t memory_kib, int64_t but);
 
 /* ---- fleet_reaper.c ----------------------------------------------------------------------- */
 

@@ -12,7 +12,9 @@
 
 #include "common/log.h"
 #include "controller/fleet_protect.h"
+#include "controller/heal.h"
 #include "controller/hostd_client.h"
+#include "controller/registry.h"
 
 static bool is_void(struct fleet *fleet, const struct void_copy *copy)
 {
@@ -28,16 +30,16 @@ static bool is_void(struct fleet *fleet, const struct void_copy *copy)
 }
 
 /* What that server's hostd knows of the VM is of no use any more. */
-static void forget_void(struct fleet *fleet, const struct void_copy *copy)
+static void forget_copy(struct fleet *fleet, int64_t server_id, const char *uuid)
 {
 	static const char *const methods[] = {"protect.stop", "move.finish"};
 	struct server stored;
 	struct jsonrpc_error err = {0};
-	if (fleet_server_load(fleet, copy->server_id, &stored) != 0 || stored.hostd[0] == '\0')
+	if (fleet_server_load(fleet, server_id, &stored) != 0 || stored.hostd[0] == '\0')
 		return;
 	struct hostd_client *client = hostd_client_open(stored.hostd, NULL, NULL, NULL);
 	cJSON *params = cJSON_CreateObject();
-	cJSON_AddStringToObject(params, "uuid", copy->uuid);
+	cJSON_AddStringToObject(params, "uuid", uuid);
 	for (size_t i = 0; i < 2 && client != NULL; i++)
 		hostd_client_call(client, methods[i], params, PROTECT_REAP_MS, NULL, &err);
 	cJSON_Delete(params);
@@ -56,7 +58,7 @@ static void reap(struct fleet *fleet, const struct void_copy *copy)
 	if (server != NULL && hv_alive(server->hv) && is_void(fleet, copy)) {
 		if (hv_vm_destroy(server->hv, copy->uuid, &why) == 0) {
 			fleet->reap_failed = 0;
-			forget_void(fleet, copy);
+			forget_copy(fleet, copy->server_id, copy->uuid);
 			store_void_remove(fleet->store, copy->site_id, copy->server_id);
 			log_info("a void copy was ended object=cvm/%s server=%s", copy->site,
 				copy->server);
@@ -73,6 +75,52 @@ static void reap(struct fleet *fleet, const struct void_copy *copy)
 	pthread_mutex_unlock(&fleet->lock);
 	if (server != NULL)
 		fleet_server_unref(fleet, server);
+}
+
+/* Has somebody still to do with a VM of this UUID there? */
+static bool is_in_use(struct fleet *fleet, const struct void_pvm *copy)
+{
+	pthread_mutex_lock(&fleet->lock);
+	const struct fleet_vm *vm = fleet_vm_find(fleet, copy->uuid);
+	bool used = vm != NULL && vm->server->id == copy->server_id;
+	pthread_mutex_unlock(&fleet->lock);
+	return used;
+}
+
+/* A VM that another one stands in for, or a spare that isn't wanted. */
+static void reap_pvm(struct fleet *fleet, const struct void_pvm *copy)
+{
+	struct why why = {""};
+	struct fleet_server *server = fleet_server_ref(fleet, copy->server_id);
+	if (server == NULL)
+		return;
+	pthread_mutex_lock(&fleet->lock);
+	bool dead = server->health == HEAL_SERVER_DEAD;
+	pthread_mutex_unlock(&fleet->lock);
+	/* A server that is just dying would hold up everybody else's. */
+	if (!dead && hv_alive(server->hv) && !is_in_use(fleet, copy)) {
+		if (hv_vm_destroy(server->hv, copy->uuid, &why) == 0) {
+			forget_copy(fleet, copy->server_id, copy->uuid);
+			registry_void_pvm_end(fleet->store, copy->uuid, copy->server_id);
+			log_info("a void VM was ended object=%s server=%s uuid=%s", copy->object,
+				copy->server, copy->uuid);
+		} else {
+			log_warn("a void VM can't be ended yet object=%s server=%s why=\"%s\"",
+				copy->object, copy->server, why.text);
+		}
+	}
+	fleet_server_unref(fleet, server);
+}
+
+static void reap_pvms(struct fleet *fleet)
+{
+	struct void_pvm *voids = NULL;
+	size_t n = 0;
+	if (store_void_pvm_list(fleet->store, &voids, &n) != 0)
+		return;
+	for (size_t i = 0; i < n && !fleet_is_stopping(fleet); i++)
+		reap_pvm(fleet, &voids[i]);
+	free(voids);
 }
 
 static void free_retired(struct fleet *fleet)
@@ -99,6 +147,7 @@ static void *reaper_main(void *arg)
 		for (size_t i = 0; i < n && !fleet_is_stopping(fleet); i++)
 			reap(fleet, &voids[i]);
 		free(voids);
+		reap_pvms(fleet);
 		free_retired(fleet);
 		struct timespec until = fleet_deadline_in(PROTECT_REAP_MS);
 		int err = 0;

@@ -23,6 +23,14 @@
 #define REFRESH_MS 1500 /* for all servers that are to be shown to answer */
 #define STALE_MS 1400   /* a server that was asked so long ago, and hasn't answered, is silent */
 
+/* fleet->lock is held. */
+static void note_vm(struct fleet_server *server, const struct hv_vm *seen)
+{
+	struct fleet_vm *vm = fleet_vm_find(server->fleet, seen->uuid);
+	if (vm != NULL && vm->server == server && seen->state >= HV_VM_STOPPING)
+		fleet_heart_process(vm, HEAL_PROCESS_GONE);
+}
+
 static void on_hv_event(void *ctx, const struct hv_event *event)
 {
 	struct fleet_server *server = ctx;
@@ -44,6 +52,7 @@ static void on_hv_event(void *ctx, const struct hv_event *event)
 		pthread_mutex_lock(&server->fleet->lock);
 		noisy = event->vm.state <= HV_VM_PAUSED &&
 			fleet_protect_is_noisy(server->fleet, event->vm.uuid);
+		note_vm(server, &event->vm);
 		pthread_mutex_unlock(&server->fleet->lock);
 		if (noisy)
 			return;
@@ -125,10 +134,19 @@ static bool belongs_there(struct fleet *fleet, const struct fleet_server *server
 	struct cvm *cvms = NULL;
 	struct protection protection;
 	struct void_copy *voids = NULL;
-	size_t n_ports = 0, n_cvms = 0, n_voids = 0;
-	bool found = store_port_list(fleet->store, &ports, &n_ports) != 0 ||
+	struct spare *spares = NULL;
+	struct void_pvm *void_pvms = NULL;
+	size_t n_ports = 0, n_cvms = 0, n_voids = 0, n_spares = 0, n_void_pvms = 0;
+	bool found = store_spare_list(fleet->store, &spares, &n_spares) != 0 ||
+		     store_port_list(fleet->store, &ports, &n_ports) != 0 ||
 		     store_cvm_list(fleet->store, &cvms, &n_cvms) != 0 ||
-		     store_void_list(fleet->store, &voids, &n_voids) != 0;
+		     store_void_list(fleet->store, &voids, &n_voids) != 0 ||
+		     store_void_pvm_list(fleet->store, &void_pvms, &n_void_pvms) != 0;
+	for (size_t i = 0; i < n_spares; i++)
+		found |= spares[i].server_id == server->id && strcmp(spares[i].uuid, uuid) == 0;
+	for (size_t i = 0; i < n_void_pvms; i++)
+		found |= void_pvms[i].server_id == server->id &&
+			 strcmp(void_pvms[i].uuid, uuid) == 0;
 	for (size_t i = 0; i < n_ports; i++)
 		found |= (ports[i].server_id == server->id ||
 				 ports[i].move.server_id == server->id) &&
@@ -144,6 +162,8 @@ static bool belongs_there(struct fleet *fleet, const struct fleet_server *server
 	free(ports);
 	free(cvms);
 	free(voids);
+	free(spares);
+	free(void_pvms);
 	return found;
 }
 
@@ -303,11 +323,13 @@ struct fleet_server *fleet_server_new(struct fleet *fleet, const struct server *
 	fs->fleet = fleet;
 	fs->refs = 1;
 	fleet_cond_init(&fs->wake);
+	fleet_cond_init(&fs->watch_wake);
 	fs->id = server->id;
 	snprintf(fs->name, sizeof(fs->name), "%s", server->name);
 	fs->hv = hv_open(fs->name, server->uri, on_hv_event, fs);
 	if (fs->hv == NULL) {
 		pthread_cond_destroy(&fs->wake);
+		pthread_cond_destroy(&fs->watch_wake);
 		free(fs);
 		return NULL;
 	}
@@ -320,11 +342,14 @@ static void server_free(struct fleet_server *server)
 	pthread_mutex_lock(&server->fleet->lock);
 	server->removed = true;
 	pthread_cond_signal(&server->wake);
+	pthread_cond_signal(&server->watch_wake);
 	pthread_mutex_unlock(&server->fleet->lock);
 	if (server->has_keeper)
 		pthread_join(server->keeper, NULL);
+	fleet_watcher_end(server);
 	hv_close(server->hv);
 	pthread_cond_destroy(&server->wake);
+	pthread_cond_destroy(&server->watch_wake);
 	free(server->orphans);
 	free(server);
 }
@@ -380,6 +405,7 @@ void fleet_server_keep(
 		log_error("no thread could be started to look after a server, restart edgeplexd "
 			  "server=%s",
 			opened->name);
+	fleet_watcher_start(opened);
 	pthread_mutex_lock(&fleet->lock);
 	opened->next = fleet->servers;
 	fleet->servers = opened;

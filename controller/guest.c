@@ -78,6 +78,8 @@ struct guest {
 	pthread_mutex_t notify_mutex;
 	guest_notify_fn on_notify; /* NULL once closed */
 	void *ctx;
+	void (*on_hang_up)(void *ctx); /* the same */
+	void *hang_up_ctx;
 };
 
 /* ---- small things ------------------------------------------------------------------------- */
@@ -461,6 +463,14 @@ static void fail_sent(struct guest *g)
 	}
 }
 
+static void tell_hang_up(struct guest *g)
+{
+	pthread_mutex_lock(&g->notify_mutex);
+	if (g->on_hang_up)
+		g->on_hang_up(g->hang_up_ctx);
+	pthread_mutex_unlock(&g->notify_mutex);
+}
+
 /* Waits until the channel is broken or the guest is to be closed, and takes it away. */
 static void hold_channel(struct guest *g, virStreamPtr stream)
 {
@@ -470,6 +480,12 @@ static void hold_channel(struct guest *g, virStreamPtr stream)
 	channel = g->channel;
 	while (!channel->broken && !g->closing)
 		pthread_cond_wait(&g->changed, &g->mutex);
+	if (!g->closing) {
+		/* Told at once: what follows may wait for a libvirt that is busy with the death. */
+		pthread_mutex_unlock(&g->mutex);
+		tell_hang_up(g);
+		pthread_mutex_lock(&g->mutex);
+	}
 	mark_broken(channel, "closed");
 	while (channel->running)
 		pthread_cond_wait(&g->changed, &g->mutex);
@@ -576,6 +592,7 @@ void guest_close(struct guest *g)
 		return;
 	pthread_mutex_lock(&g->notify_mutex);
 	g->on_notify = NULL;
+	g->on_hang_up = NULL;
 	pthread_mutex_unlock(&g->notify_mutex);
 
 	pthread_mutex_lock(&g->mutex);
@@ -586,6 +603,14 @@ void guest_close(struct guest *g)
 	pthread_mutex_unlock(&g->mutex);
 	pthread_join(g->thread, NULL);
 	guest_free(g);
+}
+
+void guest_on_hang_up(struct guest *g, void (*on_hang_up)(void *ctx), void *ctx)
+{
+	pthread_mutex_lock(&g->notify_mutex);
+	g->on_hang_up = on_hang_up;
+	g->hang_up_ctx = ctx;
+	pthread_mutex_unlock(&g->notify_mutex);
 }
 
 bool guest_connected(struct guest *g)

@@ -35,6 +35,13 @@ typedef void (*guest_notify_fn)(void *ctx, const char *method, const cJSON *para
 struct guest *guest_open(struct hv *hv, const char *uuid, guest_notify_fn on_notify, void *ctx);
 
 /*
+ * `on_hang_up` (NULL: nobody any more) is called whenever the channel, having been open, closed:
+ * the VM's process has gone, or somebody else has taken the channel, or libvirt is away. As a
+ * notification's function it must not block. Any thread.
+ */
+void guest_on_hang_up(struct guest *guest, void (*on_hang_up)(void *ctx), void *ctx);
+
+/*
  * Calls a method and waits for its answer; the wait includes that for the channel, so a call may be
  * made while the VM still boots. `params` (may be NULL) stays the caller's; `*result` (result may
  * be NULL) becomes the caller's. Several threads may call at a time; answers may come in any order.

@@ -107,6 +107,15 @@ int registry_cvm_remove(struct store *store, const struct cvm *cvm);
  */
 int registry_spare_create(struct store *store, const char *site, registry_reachable_fn reachable,
 	void *ctx, struct spare *spare, struct problem *problem);
+/*
+ * Which of these servers, each of which has a spare that is ready, is the best place for the port's
+ * PVM now, and keeps why; `failed`: not there, nor where the same risks are (0: anywhere). 0: none.
+ */
+int64_t registry_spare_choose(struct store *store, const char *port, int64_t failed,
+	const int64_t *servers, size_t n, registry_reachable_fn reachable, void *ctx);
+/* Would it be less crowded by the pool's others elsewhere? */
+bool registry_spare_is_crowded(
+	struct store *store, const struct spare *spare, registry_reachable_fn reachable, void *ctx);
 /* It is void from now on. 404: it is gone already. */
 int registry_spare_discard(struct store *store, int64_t id, struct problem *problem);
 

@@ -71,6 +71,60 @@ out:
 	return registry_finish(store, problem);
 }
 
+int64_t registry_spare_choose(struct store *store, const char *name, int64_t failed,
+	const int64_t *servers, size_t n, registry_reachable_fn reachable, void *ctx)
+{
+	struct port port;
+	struct site site;
+	struct problem problem = {0};
+	int64_t chosen = 0;
+	char server[MODEL_NAME_SIZE], object[48];
+	snprintf(object, sizeof(object), "port/%.30s", name);
+	/* Its memory is used already: by the spare. */
+	const struct placing placing = {.object = object,
+		.wanted = "",
+		.but = {failed},
+		.failed = failed != 0,
+		.but_why = "",
+		.only = servers,
+		.n_only = n};
+	if (registry_begin(store, &problem) != 0)
+		return 0;
+	if (registry_find_port(store, name, &port, &problem) == 0 &&
+		registry_find_site(store, port.site, &site, &problem) == 0)
+		registry_place(store, &site, &placing, reachable, ctx, &chosen, server, &problem);
+	return registry_finish(store, &problem) == 0 ? chosen : 0;
+}
+
+bool registry_spare_is_crowded(
+	struct store *store, const struct spare *spare, registry_reachable_fn reachable, void *ctx)
+{
+	struct site site;
+	struct registry_scene scene;
+	char object[48];
+	bool crowded = false;
+	object_of(spare->id, object);
+	const struct placing placing = {
+		.object = object, .need_kib = spare->memory_kib, .wanted = "", .but_why = ""};
+	if (store_site_get(store, spare->site, &site) != 0 ||
+		registry_scene_load(store, &site, &placing, reachable, ctx, &scene) != 0)
+		return false;
+	struct placement_verdict *verdicts = calloc(scene.n + 1, sizeof(*verdicts));
+	if (verdicts != NULL) {
+		unsigned here = 0;
+		placement_judge(scene.choice, scene.n, &scene.request, verdicts);
+		int best = placement_best(verdicts, scene.n);
+		for (size_t i = 0; i < scene.n; i++) {
+			if (scene.choice[i].id == spare->server_id)
+				here = verdicts[i].same[PLACEMENT_POOL];
+		}
+		crowded = best >= 0 && verdicts[best].same[PLACEMENT_POOL] < here;
+	}
+	free(verdicts);
+	registry_scene_free(&scene);
+	return crowded;
+}
+
 /* The VM is void; the VLANs that it had are nobody's. */
 static int make_void(struct store *store, const char *object, const char *uuid, int64_t server_id,
 	int64_t site_id, const uint32_t vlans[2])

@@ -24,6 +24,7 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -665,6 +666,36 @@ static int hostd_info(struct hostd *hostd, cJSON **result)
 	return 0;
 }
 
+/* Is somebody there who serves this monitor socket? A QEMU that was killed leaves only its file. */
+static bool is_served(const char *path)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	bool served = true;
+
+	snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
+	if (fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof(address)) != 0)
+		served = errno != ECONNREFUSED && errno != ENOENT;
+	if (fd >= 0)
+		close(fd);
+	return served;
+}
+
+static int hostd_alive(const cJSON *params, cJSON **result, struct jsonrpc_error *err)
+{
+	const char *path =
+		cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(params, "qmp_path"));
+
+	if (path != NULL &&
+		(path[0] != '/' || strlen(path) >= sizeof(((struct sockaddr_un *)0)->sun_path)))
+		return jsonrpc_fail(err, JSONRPC_INVALID_PARAMS, "/qmp_path",
+			"must be an absolute path of a socket");
+	*result = cJSON_CreateObject();
+	if (path != NULL)
+		cJSON_AddBoolToObject(*result, "vm_ended", !is_served(path));
+	return 0;
+}
+
 static int serve(void *ctx, const char *method, const cJSON *params, cJSON **result,
 	struct jsonrpc_error *err)
 {
@@ -672,6 +703,8 @@ static int serve(void *ctx, const char *method, const cJSON *params, cJSON **res
 
 	if (strcmp(method, "hostd.info") == 0)
 		return hostd_info(hostd, result);
+	if (strcmp(method, "hostd.alive") == 0)
+		return hostd_alive(params, result, err);
 	if (strcmp(method, "receive.prepare") == 0)
 		return receive_prepare(hostd, params, result, err);
 	if (strcmp(method, "move.start") == 0)

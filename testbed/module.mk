@@ -54,3 +54,11 @@ evaluation: ## Reproduce the article's evaluation, with a report (under an hour;
 	$(MAKE) -j2 all
 	$(MAKE) image
 	testbed/evaluation/run $(if $(filter-out 0,$(QUICK)),--quick) $(EVALUATION)
+
+.PHONY: bench-heal
+bench-heal: ## Let PVMs and a server fail under traffic, and time it (ten minutes; BENCH="--times 1")
+	deps/install-packages
+	$(MAKE) deps
+	$(MAKE) -j2 all
+	$(MAKE) image
+	testbed/bench/heal $(BENCH)

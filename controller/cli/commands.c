@@ -280,6 +280,21 @@ static const struct verb server_verbs[] = {
 		.run = resource_run_delete},
 	END_VERBS};
 
+/* ---- spares -------------------------------------------------------------------------------- */
+
+static const struct resource_column spare_columns[] = {{TABLE_LEFT("NAME"), "name", NULL},
+	{TABLE_LEFT("SITE"), "site", NULL}, {TABLE_LEFT("SERVER"), "server", NULL},
+	{TABLE_LEFT("STATE"), "state", resource_cell_state}, {TABLE_LEFT("SINCE"), "created", NULL},
+	END_COLUMNS};
+static const struct resource spares = {"/v1/spares", "name", spare_columns};
+
+static const struct verb spare_verbs[] = {
+	{.name = "list",
+		.summary = "list the spares: booted virtual machines that stand in for PVMs",
+		.details = "How many a site has is set by \"site set NAME --spares N\".",
+		.run = resource_run_list},
+	END_VERBS};
+
 /* ---- customers ----------------------------------------------------------------------------- */
 
 static const struct resource_column customer_columns[] = {
@@ -731,6 +746,7 @@ const struct noun command_nouns[] = {
 	{"status", "show everything on one screen", NULL, status_verbs},
 	{"site", "sites, each one PE as the core sees it", &sites, site_verbs},
 	{"server", "servers that run virtual machines", &servers, server_verbs},
+	{"spare", "virtual machines that are kept for PVMs that die", &spares, spare_verbs},
 	{"customer", "customers, each one VPN", &customers, customer_verbs},
 	{"port", "customers' ports", &ports, port_verbs},
 	{"pvm", "PortVMs: the virtual machines behind the ports", &pvms, pvm_verbs},
