@@ -70,6 +70,8 @@ struct fabric {
 	struct rconn *rconn;
 	unsigned int seqno; /* of the connection that `session` is about */
 	bool session;       /* connected, and set up */
+	bool whole;         /* it had all rules once since then */
+	long long since;    /* ms; of the connection */
 	struct ofputil_port_map map;
 	bool ports_stale;           /* a port changed: read them again */
 	struct fabric_rules *rules; /* wanted; NULL until the first fabric_apply() */
@@ -723,6 +725,13 @@ static void run_reconciliation(struct fabric *f)
 	fabric_rules_free(f->outdated);
 	f->outdated = NULL;
 
+	if (!error && !f->whole) {
+		f->whole = true;
+		tell(f, FABRIC_EVENT_WHOLE,
+			"%zu rules, %zu of them added, %lld ms after it connected",
+			result.unchanged + result.modified + result.added, result.added,
+			time_msec() - f->since);
+	}
 	if ((!error || error == ENODEV) && !asked &&
 		result.added + result.modified + result.deleted > 0)
 		tell(f, FABRIC_EVENT_RECONCILED,
@@ -835,6 +844,8 @@ static void ask_for_port_changes(struct fabric *f)
 static void begin_session(struct fabric *f)
 {
 	f->seqno = rconn_get_connection_seqno(f->rconn);
+	f->whole = false;
+	f->since = time_msec();
 	forget_confirmed(f);
 	f->check_due = true;
 	f->retry_at = 0;

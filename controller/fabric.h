@@ -32,6 +32,7 @@ enum fabric_event_type {
 				  */
 	FABRIC_EVENT_ERROR,      /* the table couldn't be put right; it is tried again every 5 s */
 	FABRIC_EVENT_PORTS,      /* a port came, went, or changed its link */
+	FABRIC_EVENT_WHOLE, /* for the first time since it is connected the switch has all rules */
 };
 
 /* Called on the object's thread: must not block and must not call fabric_*(). */

@@ -193,6 +193,10 @@ static void on_fabric_event(void *ctx, enum fabric_event_type type, const char *
 		fleet_event(site->fleet, "error", object,
 			"the edge switch's rules can't be put right: %s", text);
 		break;
+	case FABRIC_EVENT_WHOLE:
+		fleet_event(
+			site->fleet, "info", object, "the edge switch has all its rules: %s", text);
+		break;
 	case FABRIC_EVENT_PORTS:
 		log_debug("ports of the switch changed site=%s detail=\"%s\"", site->name, text);
 		fleet_protect_ports(site->fleet, site->name);

@@ -2,9 +2,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Prints how long it takes a real switch to confirm each phase of a PVM's move: by fabric_change(),
 and beside it by fabric_apply(), which reads the switch's table; and for how long afterwards the
-switch's cache of decisions lets BGP go the old way. Usage: bench_fabric.py [MOVES]"""
+switch's cache of decisions lets BGP go the old way; before that, how long a switch that restarts
+without rules takes to have all of them. Usage: bench_fabric.py [MOVES]"""
 
 import os
+import re
 import statistics
 import struct
 import sys
@@ -59,6 +61,21 @@ def measure(drivers, ports, moves):
                 times.setdefault(name, {}).setdefault(quick, []).append(result["us"] / 1000)
                 changed[name] = result["added"] + result["modified"] + result["deleted"]
     return times, flows["added"] + flows["modified"] + flows["unchanged"], changed
+
+
+def measure_restart(drivers, switch, ports, times):
+    """Prints how soon after its connection an empty switch is whole."""
+    drivers("fabric_apply", site=site(ports), timeout_ms=60000, limit_s=90)
+    took = []
+    for _ in range(times):
+        drivers.forget_events()
+        switch.kill()
+        drivers.wait_event("disconnected")
+        switch.start()
+        text = drivers.wait_event("whole", limit_s=90)
+        took.append(int(re.search(r"(\d+) ms after", text).group(1)))
+    print(f"\n{ports} ports: whole {statistics.median(took):.0f} ms after its connection, "
+          f"{max(took)} ms at most, of {times} restarts ({text})")
 
 
 class Bgp:
@@ -136,8 +153,10 @@ def main():
         for name in WIRES:
             lab.veth(ns, name, ends, name)
         drivers = Drivers(lab)
-        drivers("fabric_open", target=Switch(lab, ns, "edge").add_bridge("edge", WIRES))
+        switch = Switch(lab, ns, "edge")
+        drivers("fabric_open", target=switch.add_bridge("edge", WIRES))
         for ports in SIZES:
+            measure_restart(drivers, switch, ports, min(moves, 5))
             times, flows, changed = measure(drivers, ports, moves)
             print(f"\n{ports} ports, {flows} flows; {moves} moves; ms until confirmed: "
                   "median (largest)")

@@ -47,7 +47,7 @@ static void add_event(const char *kind, const char *text)
 static void on_fabric_event(void *ctx, enum fabric_event_type type, const char *detail)
 {
 	static const char *const names[] = {
-		"connected", "disconnected", "reconciled", "error", "ports"};
+		"connected", "disconnected", "reconciled", "error", "ports", "whole"};
 
 	(void)ctx;
 	add_event(names[type], detail);
