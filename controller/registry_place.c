@@ -308,8 +308,6 @@ static int keep_reasons(struct store *store, const struct registry_scene *scene,
 	const struct placing *placing, size_t at)
 {
 	char text[512];
-	if (strncmp(placing->object, "spare/", 6) == 0)
-		return 0; /* nobody asks for a spare's */
 	cJSON *why = cJSON_CreateObject();
 	cJSON *reasons = cJSON_AddArrayToObject(why, "reasons");
 	if (placing->wanted[0] != '\0')

@@ -65,6 +65,8 @@ int registry_spare_create(struct store *store, const char *name, registry_reacha
 		err = store_alloc_give(store, site.id, ALLOC_VLAN, spare->vlan_cust, owner);
 	if (err == 0)
 		err = store_alloc_give(store, site.id, ALLOC_VLAN, spare->vlan_core, owner);
+	if (err == 0)
+		err = store_placement_rename(store, placing.object, owner);
 	if (err != 0)
 		registry_database_failed(store, problem);
 out:
@@ -151,6 +153,8 @@ int registry_spare_discard(struct store *store, int64_t id, struct problem *prob
 	}
 	if (err == 0)
 		err = store_spare_delete(store, id);
+	if (err == 0)
+		err = store_placement_forget(store, object);
 	if (err == ENOENT)
 		problem_set(problem, 404, "not-found", "there is no spare %lld (any more)",
 			(long long)id);
@@ -246,7 +250,7 @@ int registry_port_adopt(struct store *store, const struct lost_pvm *lost, int64_
 	struct port *port, struct problem *problem)
 {
 	struct spare spare;
-	char object[48], name[MODEL_SPARE_NAME_SIZE], detail[160];
+	char object[48], spare_object[48], name[MODEL_SPARE_NAME_SIZE], detail[160];
 	model_spare_name(spare_id, name);
 	if (registry_begin(store, problem) != 0)
 		return -1;
@@ -262,6 +266,9 @@ int registry_port_adopt(struct store *store, const struct lost_pvm *lost, int64_
 		err = let_go(store, object, port);
 	if (err == 0)
 		err = store_spare_delete(store, spare_id);
+	object_of(spare_id, spare_object);
+	if (err == 0)
+		err = store_placement_forget(store, spare_object);
 	snprintf(port->uuid, sizeof(port->uuid), "%s", spare.uuid);
 	port->server_id = spare.server_id;
 	snprintf(port->server, sizeof(port->server), "%s", spare.server);

@@ -979,6 +979,15 @@ int store_placement_get(
 	return err;
 }
 
+int store_placement_rename(struct store *store, const char *from, const char *to)
+{
+	lock(store);
+	int err = run(
+		store, false, "UPDATE placements SET object = ? WHERE object = ?", "ss", to, from);
+	unlock(store);
+	return err;
+}
+
 int store_placement_forget(struct store *store, const char *object)
 {
 	lock(store);

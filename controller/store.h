@@ -85,6 +85,7 @@ int store_placement_put(
 	struct store *store, const char *object, int64_t server_id, const char *why);
 int store_placement_get(
 	struct store *store, const char *object, int64_t server_id, int64_t *time_ms, char **why);
+int store_placement_rename(struct store *store, const char *from, const char *to);
 int store_placement_forget(struct store *store, const char *object);
 
 int store_cvm_insert(struct store *store, const struct cvm *cvm);
