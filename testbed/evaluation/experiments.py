@@ -245,7 +245,7 @@ class Failures:
         before_state = protection.wait_state(SITE, "protected", PROTECTED_S)
         scenes.whole()
         self._scene.flowing()
-        before = scenes.edge_sessions()
+        before = scenes.all_sessions(on_testbed())
         at_server = {"pvm": moves.server_of(CLIENT.name).name, "cvm": before_state["server"]}
         quiet = self._scene.quiet(QUIET_S)
         strike, mend = self._failure(variant)
@@ -255,7 +255,7 @@ class Failures:
             try:
                 healed = self._flows_again(at_ns)
                 scenes.pause(scenes.AFTER_NS / 1e9)
-                at_mend = scenes.edge_sessions()
+                at_mend = scenes.all_sessions(on_testbed())
             finally:
                 mend()
             self._scene.flowing(240)
@@ -267,12 +267,14 @@ class Failures:
         seen = self._scene.window(at_ns - 500_000_000, until_ns)
         resets = scenes.reset_sessions(before, at_mend)
         far = [name for name in resets if name.startswith(scenes.SOURCE.name)]
+        core = [name for name in resets if name.startswith("core: ")]
         near = [name for name in resets if name.startswith(CLIENT.name)]
         return {"pvm_on": at_server["pvm"], "cvm_on": at_server["cvm"], "healed": int(healed),
                 "outage_ms": seen["video"]["gap_ms"], "whole_s": whole_s,
                 "failovers": after["failovers"] - before_state["failovers"],
                 "near_resets": len(near), "far_resets": len(far),
-                "other_resets": len(resets) - len(near) - len(far), "far_withdrawn": routes.withdrawn,
+                "core_resets": len(core), "other_resets": len(resets) - len(near) - len(far) - len(core),
+                "far_withdrawn": routes.withdrawn,
                 **row_of(seen), **row_of(quiet, "quiet_")}
 
     def _flows_again(self, at_ns):

@@ -53,6 +53,7 @@ FAILURE_FIGURES = (
     ("far_withdrawn", "far CE: withdrawals of Client1's prefix"),
     ("far_resets", "far CE: BGP sessions reset"),
     ("near_resets", "Client1's CE: BGP sessions reset"),
+    ("core_resets", "route reflector: BGP sessions reset"),
     ("other_resets", "red's CEs: BGP sessions reset"),
     ("failovers", "failovers of the CVM"),
     ("background_lost", "red's A-C traffic: packets lost"),
@@ -167,7 +168,9 @@ def _moves(ours, live, out):
             "From one server of A to the other, while Client1 watches the video from B: EdgePlex's make before "
             "break, and libvirt's ordinary live migration with the edge switch's rules switched when it has ended "
             "(the article's way before). T_M is the article's: from the last packet of the source to the first of "
-            "the destination, at the edge switch, the largest of all flows; below zero both sent. A window lasts "
+            "the destination, at the edge switch, the largest of all flows; below zero both sent. It can be "
+            "shorter than the gap at the receiver: what the VM had received before it was stopped it may send on at "
+            "the destination before the switch sends it anything new. A window lasts "
             "from the order to move until 2 s after it; beside it is the worst of 3 s before each move, in which "
             "nothing was done.", "", table(heads, lines), "", "![Moves](moves.png)", "",
             "Bystanders are a viewer at B, whose video comes from a host in the core and doesn't pass Client1's PVM, "

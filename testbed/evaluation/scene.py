@@ -83,14 +83,16 @@ class Scene:
         return self.window(from_ns, until_ns)
 
 
-def edge_sessions():
-    """All sessions of the customers' edges, as they have them."""
-    return {f"{edge.name}: {name}": state for edge in topo.CES
-            for name, state in sessions.edge_sessions(edge).items()}
+def all_sessions(with_core):
+    """All sessions of the customers' edges, and the route reflector's, as they have them."""
+    found = {f"{edge.name}: {name}": state for edge in topo.CES
+             for name, state in sessions.edge_sessions(edge).items()}
+    core = sessions.core_sessions() if with_core else {}
+    return found | {f"core: {name}": state for name, state in core.items()}
 
 
 def reset_sessions(before, after):
-    """Names of sessions of customer edges that didn't live on."""
+    """Names of sessions that didn't live on; one with two families is one."""
     return sorted({text.split(": ")[0] + ": " + text.split(": ")[1].split(" ")[0]
                    for text in sessions.resets(before, after)})
 
@@ -129,4 +131,4 @@ def whole(limit_s=180):
     checks.wait_routes(limit_s=limit_s)
 
 
-__all__ = ["Scene", "FarRoutes", "edge_sessions", "reset_sessions", "pause", "whole", "host"]
+__all__ = ["Scene", "FarRoutes", "all_sessions", "reset_sessions", "pause", "whole", "host"]
