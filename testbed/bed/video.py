@@ -28,6 +28,7 @@ PORT = 47300
 FRAMES_PER_S, TICKS_PER_FRAME = 25, 90000 // 25
 SIZE, BITS_PER_S = "640x360", 800_000
 CLIP_S = 10
+FRESH_NS = 1_000_000_000
 INTERVAL_MS = 1000 / FRAMES_PER_S
 FREEZE_MS = max(3 * INTERVAL_MS, INTERVAL_MS + 150)
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -111,6 +112,17 @@ def frames_window(shown, from_ns, until_ns):
     frozen = [span for span in spans if span > FREEZE_MS]
     return {"shown": len(inside), "freezes": len(frozen), "frozen_ms": sum(frozen),
             "longest_ms": max(spans)}
+
+
+def fresh(shown, times):
+    """Those of the frames that followed a packet within a second: a player that gives up shows what it
+    still had, which is no picture of the present."""
+    found = []
+    for frame in shown:
+        at = bisect_right(times, frame[0])
+        if at and frame[0] - times[at - 1] <= FRESH_NS:
+            found.append(frame)
+    return found
 
 
 # ---- the stream -----------------------------------------------------------------------------
@@ -210,7 +222,7 @@ class Video:
         "freezes", "frozen_ms", "longest_ms"} of a window of time."""
         self._read()
         return {**packets_window(self.packets, from_ns, until_ns),
-                **frames_window(self.shown, from_ns, until_ns)}
+                **frames_window(fresh(self.shown, self.packets.times), from_ns, until_ns)}
 
 
 def _wait(child):

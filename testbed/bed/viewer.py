@@ -4,6 +4,8 @@ player, ffmpeg, and tells of both on its standard output, a line each, times in 
 
     p TIME SEQUENCE RTP-TIME MARKER BYTES    a packet came (the kernel's time)
     f TIME NUMBER                            the player showed a frame
+    r TIME                                   the player was started again: it had given up, or packets come
+                                             again after more than two seconds, which it may not survive
     end                                      nothing more comes: standard input was closed
 
 It needs nothing but Python and ffmpeg, so that it can be run anywhere.
@@ -22,6 +24,7 @@ import time
 PLAYER_OFFSET = 2  # the player's port, beside ours, on the loopback interface
 SO_TIMESTAMPNS = 35
 BUFFER = 4 << 20
+AWAY_S = 2
 RTP = struct.Struct("!BBHI")
 SDP = """v=0
 o=- 0 0 IN IP4 127.0.0.1
@@ -34,7 +37,7 @@ a=fmtp:96 packetization-mode=1
 """
 # Frames are shown as they are decoded; what is missing is waited for 100 ms at most.
 PLAYER = ["ffmpeg", "-hide_banner", "-nostdin", "-nostats", "-loglevel", "error", "-protocol_whitelist",
-          "file,udp,rtp", "-fflags", "nobuffer", "-max_delay", "100000", "-i", "{sdp}", "-an",
+          "file,udp,rtp", "-fflags", "nobuffer", "-max_delay", "100000", "-analyzeduration", "200000", "-i", "{sdp}", "-an",
           "-fps_mode", "passthrough", "-f", "framecrc", "-flush_packets", "1", "-"]
 
 
@@ -67,6 +70,57 @@ def frames(text, out):
     return rest
 
 
+class Player:
+    """ffmpeg. Without packets for long it gives up, or hangs; who watches starts it again."""
+
+    def __init__(self, port):
+        self._directory = tempfile.TemporaryDirectory()  # pylint: disable=consider-using-with
+        sdp = f"{self._directory.name}/stream.sdp"
+        with open(sdp, "w", encoding="ascii") as file:
+            file.write(SDP.format(port=port + PLAYER_OFFSET))
+        self._argv = [word.format(sdp=sdp) for word in PLAYER]
+        self._process = self.output = None
+        self._rest, self._began = b"", 0.0
+        self.start()
+
+    def start(self):
+        """Starts it, also again."""
+        self.end()
+        self._process = subprocess.Popen(self._argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                         stderr=subprocess.DEVNULL)
+        self.output = self._process.stdout
+        self._rest, self._began = b"", time.monotonic()
+        os.set_blocking(self.output.fileno(), False)
+
+    def read(self, out):
+        """Tells of frames that were shown; False when it has ended."""
+        data = os.read(self.output.fileno(), 65536)
+        self._rest = frames(self._rest + data, out)
+        if not data and time.monotonic() - self._began < 1:
+            raise SystemExit("the player doesn't start")
+        return bool(data)
+
+    def end(self):
+        """Ends it, if it runs."""
+        if self._process:
+            self._process.kill()
+            self._process.wait()
+            self.output.close()
+
+    def close(self):
+        """Ends it, and frees what it had."""
+        self.end()
+        self._directory.cleanup()
+
+
+def again(selector, player, out):
+    """Starts the player again."""
+    selector.unregister(player.output)
+    player.start()
+    selector.register(player.output, selectors.EVENT_READ)
+    out.append(f"r {time.time_ns()}\n")
+
+
 def watch(address, port, player):
     """Until standard input is closed."""
     receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -75,29 +129,29 @@ def watch(address, port, player):
     receiver.bind((address, port))
     receiver.setblocking(False)
     to_player = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    os.set_blocking(player.stdout.fileno(), False)
     with selectors.DefaultSelector() as selector:
-        for source in (receiver, player.stdout, sys.stdin):
+        for source in (receiver, player.output, sys.stdin):
             selector.register(source, selectors.EVENT_READ)
         print("watching", flush=True)
-        rest, going = b"", True
+        going, last = True, None
         while going:
             out = []
             for key, _ in selector.select():
                 if key.fileobj is receiver:
+                    now = time.monotonic()
+                    if last and now - last > AWAY_S:
+                        again(selector, player, out)
+                    last = now
                     with contextlib.suppress(BlockingIOError):
                         while True:
                             data, ancillary, _, _ = receiver.recvmsg(2048, 64)
                             packet(data, ancillary, out)
                             with contextlib.suppress(OSError):  # the player isn't ready yet
                                 to_player.sendto(data, ("127.0.0.1", port + PLAYER_OFFSET))
-                elif key.fileobj is player.stdout:
-                    data = os.read(player.stdout.fileno(), 65536)
-                    if not data:
-                        raise SystemExit("the player ended")
-                    rest = frames(rest + data, out)
-                else:
+                elif key.fileobj is sys.stdin:
                     going = bool(os.read(0, 4096))
+                elif key.fileobj is player.output and not player.read(out):
+                    again(selector, player, out)
             sys.stdout.write("".join(out))
             sys.stdout.flush()
     print("end", flush=True)
@@ -107,17 +161,11 @@ def main():
     """Ends with 0 when it was told to end."""
     address, port = sys.argv[1], int(sys.argv[2])
     go_first()
-    with tempfile.TemporaryDirectory() as directory:
-        sdp = f"{directory}/stream.sdp"
-        with open(sdp, "w", encoding="ascii") as file:
-            file.write(SDP.format(port=port + PLAYER_OFFSET))
-        argv = [word.format(sdp=sdp) for word in PLAYER]
-        with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                              stderr=subprocess.DEVNULL) as player:
-            try:
-                watch(address, port, player)
-            finally:
-                player.kill()
+    player = Player(port)
+    try:
+        watch(address, port, player)
+    finally:
+        player.close()
 
 
 if __name__ == "__main__":

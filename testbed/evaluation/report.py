@@ -216,7 +216,8 @@ DIFFERENCES = """## How this differs from the article's set-up
 - VMs run under QEMU's {accel}; the article's ran on hardware virtualisation.
 - Links are virtual Ethernet pairs without delay or loss; Open vSwitch runs its userspace datapath.
 - The video is a generated test picture, 640x360 at 25 frames/s and 800 kbit/s; frames are shown as soon as they are
-  decoded, without the seconds of buffer that most players have. A freeze is W3C's: a frame's interval above
+  decoded, without the seconds of buffer that most players have. A player that had no packet for 2 s is started
+  again when they come again. A freeze is W3C's: a frame's interval above
   max(3 d, d + 150 ms), here 190 ms.
 - p95 is by nearest rank: of up to 20 values it is the largest.
 """

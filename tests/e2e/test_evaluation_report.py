@@ -66,6 +66,11 @@ def test_freezes():
     assert video.frames_window([], 0, 800 * MS)["frozen_ms"] == 800
 
 
+def test_a_frame_that_the_player_still_had_is_none_of_the_present():
+    shown = [(40 * MS, 1), (80 * MS, 2), (10_000 * MS, 3), (14_000 * MS, 4)]
+    assert video.fresh(shown, [30 * MS, 70 * MS, 13_990 * MS]) == [shown[0], shown[1], shown[3]]
+
+
 def test_a_run_that_was_interrupted_goes_on(tmp_path):
     first = Store(f"{tmp_path}/out", RUN)
     first.add("moves", {"variant": "make before break", "number": 1})
