@@ -37,8 +37,8 @@ a=fmtp:96 packetization-mode=1
 """
 # Frames are shown as they are decoded; what is missing is waited for 100 ms at most.
 PLAYER = ["ffmpeg", "-hide_banner", "-nostdin", "-nostats", "-loglevel", "error", "-protocol_whitelist",
-          "file,udp,rtp", "-fflags", "nobuffer", "-max_delay", "100000", "-analyzeduration", "200000", "-i", "{sdp}", "-an",
-          "-fps_mode", "passthrough", "-f", "framecrc", "-flush_packets", "1", "-"]
+          "file,udp,rtp", "-fflags", "nobuffer", "-max_delay", "100000", "-analyzeduration", "200000",
+          "-i", "{sdp}", "-an", "-fps_mode", "passthrough", "-f", "framecrc", "-flush_packets", "1", "-"]
 
 
 def go_first():
