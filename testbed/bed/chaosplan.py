@@ -31,6 +31,7 @@ class Kind:
     wish: bool = False  # an operation, not a failure
     spares: bool = False  # only where there are warm spares
     quick: bool = False  # whole again within seconds: fit for a short run
+    gap: bool = False  # known not to become whole by itself: only drawn when asked for by name
 
 
 KINDS = {
@@ -49,7 +50,8 @@ KINDS = {
     "cvmd-killed": Kind("cvmd killed", SITES),
     "cvmd-stopped": Kind("cvmd stopped", SITES, (1, 8)),
     "agent-killed": Kind("agent of a PVM killed", PORTS, quick=True),
-    "agent-stopped": Kind("agent of a PVM stopped", PORTS, (1, 10)),
+    # Nobody can wake it, as nobody reaches its VM; which forwards on, so it isn't replaced either.
+    "agent-stopped": Kind("agent of a PVM stopped", PORTS, (1, 10), gap=True),
     # Daemons.
     "hostd-killed": Kind("hostd killed", SERVERS, group="server", quick=True),
     "hostd-stopped": Kind("hostd stopped", SERVERS, (1, 8), group="server"),
@@ -134,10 +136,10 @@ def site_of(of):
 
 def kinds(spares=False, quick=False, only=None):
     """Names of the kinds that can be drawn: with spares or without, only quick ones, only those
-    named."""
+    named. Without names, none that is known not to become whole."""
     found = [name for name, kind in KINDS.items()
              if (spares or not kind.spares) and (kind.quick or not quick)]
-    return [name for name in found if not only or name in only]
+    return [name for name in found if (name in only if only else not KINDS[name].gap)]
 
 
 def _allowed(event, events):
