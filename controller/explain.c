@@ -208,29 +208,46 @@ cJSON *explain_unmet(const cJSON *explanation)
 	return list != NULL ? list : cJSON_CreateArray();
 }
 
-void explain_warn(struct store *store, struct fleet *fleet, const char *object)
+/* Tells by an event of rules that aren't met, if there are any. */
+static void warn(struct fleet *fleet, const char *object, const cJSON *not_met)
 {
-	int64_t time_ms;
-	char *text, all[400] = "";
+	char all[400] = "", cvm[48];
 	size_t len = 0;
-	if (store_placement_get(store, object, 0, &time_ms, &text) != 0)
-		return;
-	cJSON *why = cJSON_Parse(text);
 	const cJSON *item;
-	cJSON_ArrayForEach (item, cJSON_GetObjectItemCaseSensitive(why, "not_met")) {
+	bool standby = strncmp(object, "standby/", 8) == 0;
+	cJSON_ArrayForEach (item, not_met) {
 		if (cJSON_IsString(item) && len < sizeof(all))
 			len += (size_t)snprintf(all + len, sizeof(all) - len, "%s%s",
 				len > 0 ? "; " : "", item->valuestring);
 	}
-	bool standby = strncmp(object, "standby/", 8) == 0;
-	char cvm[48];
 	snprintf(cvm, sizeof(cvm), "cvm/%.30s", standby ? object + 8 : "");
 	if (len > 0)
 		fleet_event(fleet, "warning", standby ? cvm : object,
 			"%s where rules of placement aren't met: %s",
 			standby ? "its standby is placed" : "it is placed", all);
+}
+
+void explain_warn(struct store *store, struct fleet *fleet, const char *object)
+{
+	int64_t time_ms;
+	char *text;
+	if (store_placement_get(store, object, 0, &time_ms, &text) != 0)
+		return;
+	cJSON *why = cJSON_Parse(text);
+	warn(fleet, object, cJSON_GetObjectItemCaseSensitive(why, "not_met"));
 	cJSON_Delete(why);
 	free(text);
+}
+
+void explain_warn_port(struct store *store, struct fleet *fleet, const char *name,
+	registry_reachable_fn reachable, void *ctx)
+{
+	struct problem problem = {0};
+	char object[48];
+	cJSON *json = explain_port(store, name, reachable, ctx, &problem);
+	snprintf(object, sizeof(object), "port/%.30s", name);
+	warn(fleet, object, cJSON_GetObjectItemCaseSensitive(json, "not_met"));
+	cJSON_Delete(json);
 }
 
 /* ---- a site's risks ----------------------------------------------------------------------- */

@@ -25,6 +25,10 @@ cJSON *explain_unmet(const cJSON *explanation);
 /* Tells by an event if `object` ("port/green-a", "standby/a") was placed where rules aren't met. */
 void explain_warn(struct store *store, struct fleet *fleet, const char *object);
 
+/* The same of a port's PVM, wherever it is now: a spare that took over wasn't placed for it. */
+void explain_warn_port(struct store *store, struct fleet *fleet, const char *name,
+	registry_reachable_fn reachable, void *ctx);
+
 /* The site's hidden correlations (risks.h), with its name; the caller's. NULL with `problem`. */
 cJSON *explain_risks(struct store *store, const char *site, struct problem *problem);
 

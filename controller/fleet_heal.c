@@ -23,6 +23,7 @@
 #include <time.h>
 
 #include "common/log.h"
+#include "controller/explain.h"
 #include "controller/guest_config.h"
 #include "controller/heal.h"
 #include "controller/hostd_client.h"
@@ -311,6 +312,7 @@ static bool take_over(struct fleet_vm *vm, enum heal_cause cause, const struct t
 	fleet_vm_unref(fleet, spare);
 	fleet_reaper_kick(fleet);
 	fleet_kick(fleet);
+	explain_warn_port(fleet->store, fleet, port.name, reachable, fleet);
 	return true;
 }
 
@@ -353,6 +355,7 @@ static bool place_anew(struct fleet_vm *vm, enum heal_cause cause, const struct 
 	snprintf(story.way, sizeof(story.way), "placed anew on server %s",
 		target->is_cvm ? as_it_is.cvm.server : as_it_is.port.server);
 	fleet_event(fleet, "warning", object, "%s: %s", heal_cause_text(cause), story.way);
+	explain_warn(fleet->store, fleet, object);
 	if (fence(fleet, as_it_is.site.id, object))
 		story.fenced_us = story.configured_us = now_us();
 	struct fleet_vm *fresh = fleet_vm_ref(fleet, object, &as_it_is, &problem);

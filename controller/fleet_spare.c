@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "common/log.h"
+#include "controller/explain.h"
 #include "controller/heal.h"
 #include "controller/registry.h"
 
@@ -236,6 +237,8 @@ static void add(struct fleet *fleet, const struct site *site, struct pool *pool)
 	pool->told = false;
 	log_info("a spare is made site=%s name=%s server=%s", site->name,
 		model_spare_name(spare.id, name), spare.server);
+	snprintf(object, sizeof(object), "spare/%lld", (long long)spare.id);
+	explain_warn(fleet->store, fleet, object);
 	ensure_entry(fleet, &spare);
 }
 
