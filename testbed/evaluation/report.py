@@ -62,16 +62,22 @@ FAILURE_FIGURES = (
 )
 
 
+def _first_line(argv):
+    try:
+        out = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                             timeout=20, check=True).stdout
+        return out.splitlines()[0].strip()
+    except (OSError, subprocess.SubprocessError, IndexError):
+        return "not found"
+
+
+def version():
+    """Which EdgePlex: rows of another don't go into the same report."""
+    return _first_line(dict(VERSIONS)["EdgePlex"])
+
+
 def machine():
     """What it runs on: {name: text}"""
-    def first_line(argv):
-        try:
-            out = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                                 timeout=20, check=True).stdout
-            return out.splitlines()[0].strip()
-        except (OSError, subprocess.SubprocessError, IndexError):
-            return "not found"
-
     cpu = memory = "unknown"
     with open("/proc/cpuinfo", encoding="utf-8") as file:
         cpu = next((line.split(":")[1].strip() for line in file if line.startswith("model name")), cpu)
@@ -79,7 +85,7 @@ def machine():
         memory = f"{int(file.readline().split()[1]) / (1 << 20):.0f} GiB"
     found = {"CPU": f"{cpu}, {os.cpu_count()} of them", "memory": memory, "kernel": platform.release(),
              "load when it began": f"{os.getloadavg()[0]:.1f}"}
-    return found | {name: first_line(argv) for name, argv in VERSIONS}
+    return found | {name: _first_line(argv) for name, argv in VERSIONS}
 
 
 # ---- figures --------------------------------------------------------------------------------
