@@ -201,8 +201,10 @@ static void on_fabric_event(void *ctx, enum fabric_event_type type, const char *
 		log_debug("ports of the switch changed site=%s detail=\"%s\"", site->name, text);
 		fleet_protect_ports(site->fleet, site->name);
 		pthread_mutex_lock(&site->fleet->lock);
-		for (struct fleet_server *s = site->fleet->servers; s != NULL; s = s->next)
+		for (struct fleet_server *s = site->fleet->servers; s != NULL; s = s->next) {
+			s->watch_woken = true;
 			pthread_cond_signal(&s->watch_wake);
+		}
 		pthread_mutex_unlock(&site->fleet->lock);
 		break;
 	}

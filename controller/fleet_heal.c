@@ -847,7 +847,8 @@ static void tell_health(struct watch *watch, enum heal_server health, enum heal_
 		fleet_event(watch->server->fleet, "info", object, "the server is well again");
 }
 
-static void set_health(struct watch *watch, enum heal_server health)
+/* `silent_ms`: for how long nobody there has said anything. */
+static void set_health(struct watch *watch, enum heal_server health, int64_t silent_ms)
 {
 	struct fleet_server *server = watch->server;
 	struct fleet *fleet = server->fleet;
@@ -869,7 +870,8 @@ static void set_health(struct watch *watch, enum heal_server health)
 	pthread_mutex_lock(&fleet->lock);
 	server->health = health;
 	if (before == HEAL_SERVER_WELL)
-		server->sick_ms = fleet_now_ms();
+		server->sick_ms = watch->trunk_down_ms != 0 ? watch->trunk_down_ms
+							    : fleet_now_ms() - silent_ms;
 	bool news = health != HEAL_SERVER_DOUBTED;
 	for (struct fleet_vm *vm = fleet->vms; vm != NULL && news; vm = vm->next) {
 		if (vm->server == server)
@@ -895,13 +897,14 @@ static void *watcher_main(void *arg)
 	while (go_on) {
 		if (fleet_server_load(fleet, server->id, &watch.stored) == 0) {
 			struct heal_server_facts facts = look(&watch);
-			set_health(&watch, heal_decide_server(&facts));
+			set_health(&watch, heal_decide_server(&facts), facts.silent_ms);
 		}
 		struct timespec until = fleet_deadline_in(HEAL_KEEPALIVE_MS);
 		int err = 0;
 		pthread_mutex_lock(&fleet->lock);
-		while (!fleet->stopping && !server->removed && err == 0)
+		while (!fleet->stopping && !server->removed && !server->watch_woken && err == 0)
 			err = pthread_cond_timedwait(&server->watch_wake, &fleet->lock, &until);
+		server->watch_woken = false;
 		go_on = !fleet->stopping && !server->removed;
 		pthread_mutex_unlock(&fleet->lock);
 	}

@@ -74,7 +74,7 @@ struct fleet_server {
 	struct server_view view;
 
 	pthread_t watcher; /* fleet_heal.c's: says how it is */
-	bool has_watcher;
+	bool has_watcher, watch_woken;
 	pthread_cond_t watch_wake; /* with fleet->lock */
 	enum heal_server health;   /* under fleet->lock */
 	int64_t sick_ms;           /* monotonic: since when it isn't well */

@@ -16,14 +16,14 @@
 /* From one question to a guest whether it is alive to the next: cheap for it, and often enough. */
 #define HEAL_ALIVE_MS 1000
 /* For its answer. The agent itself answers within 300 ms, whatever hangs in the guest. */
-#define HEAL_ANSWER_MS 1000
+#define HEAL_ANSWER_MS 500
 /*
  * So many questions in a row unanswered, and nothing heard of it at the switch meanwhile: it hangs.
- * Five seconds; a guest that is only starved gets some milliseconds of processor in that time.
+ * Six seconds; a guest that is only starved gets some milliseconds of processor in that time.
  */
-#define HEAL_UNANSWERED 5
+#define HEAL_UNANSWERED 6
 /* As many more, before one that no spare can stand in for is ended and started again. */
-#define HEAL_UNANSWERED_COLD 10
+#define HEAL_UNANSWERED_COLD 12
 /* A program in the guest that has stood still for so long is ended; its supervisor starts it. */
 #define HEAL_PROGRAM_MS 6000
 /* The same for the routing daemon, which may be busy with a big table, and whose peers wait 30 s.

@@ -44,7 +44,11 @@ def database(sql, *args):
 
 
 def qemu(name, where, role="pvm"):
-    """The pid of the QEMU of a port's PVM, or a site's CVM, on server `where`; or None."""
+    """The pid of the QEMU of a port's PVM, or a site's CVM, on server `where`; or None. A VM that was a
+    spare is called otherwise, and known by its UUID."""
+    rows = database("SELECT v.uuid FROM pvms v JOIN ports p ON p.id = v.port_id WHERE p.name = ?",
+                    name) if role == "pvm" else []
+    uuids = [uuid.encode() for uuid, in rows]
     namespace = os.stat(f"{lab.NETNS_DIR}/{where.ns}").st_ino
     for entry in filter(str.isdigit, os.listdir("/proc")):
         try:
@@ -54,7 +58,8 @@ def qemu(name, where, role="pvm"):
                 argv = file.read().split(b"\0")
         except OSError:
             continue
-        if b"qemu-system" in argv[0] and f"guest={role}-{name},".encode() in b" ".join(argv):
+        if b"qemu-system" in argv[0] and (f"guest={role}-{name},".encode() in b" ".join(argv)
+                                          or any(uuid in argv for uuid in uuids)):
             return int(entry)
     return None
 
@@ -223,21 +228,21 @@ def leftovers(port, site_name="a"):
     """What a move has left behind that it shouldn't have: a list of texts."""
     found = []
     site = next(s for s in topo.SITES if s.name == site_name)
-    row = database("SELECT v.move_state, v.move_server_id, s.name FROM pvms v JOIN servers s ON"
+    row = database("SELECT v.move_state, v.move_server_id, s.name, v.uuid FROM pvms v JOIN servers s ON"
                    " s.id = v.server_id JOIN ports p ON p.id = v.port_id WHERE p.name = ?", port)
-    ((state, move_server, name),) = row
+    ((state, move_server, name, uuid),) = row
     if state != 0 or move_server is not None:
         found.append(f"the database says move_state {state}, move_server_id {move_server}")
     uuids = {}
     for where in site.servers:
         running = domains(where)
         expected = where.name == name
-        if (f"pvm-{port}" in running) != expected:
+        uuids[where] = {server.virsh(where, "domuuid", vm).strip(): vm for vm in running}
+        if (uuid in uuids[where]) != expected:
             found.append(f"{where.name} has {running}, but the PVM is on {name}")
         wrong = {vm: text for vm, text in running.items() if text != "running"}
         if wrong:
             found.append(f"{where.name} has {wrong}")
-        uuids[where] = {server.virsh(where, "domuuid", vm).strip(): vm for vm in running}
         sockets = {f"{uuid}.sock" for uuid in uuids[where]}
         if set(os.listdir(f"{where.run_dir}/qmp")) != sockets:
             found.append(f"{where.name}: monitor sockets {os.listdir(where.run_dir + '/qmp')} for "

@@ -184,6 +184,9 @@ def test_site_in_use(api):
     ({"labels": "2000-2999"}, "/labels"),
     ({"labels": "none"}, "/labels"),
     ({"lables": "16-99"}, "/lables"),
+    ({"spares": 17}, "/spares"),
+    ({"spares": -1}, "/spares"),
+    ({"spare_pool": {"ready": 1}}, "/spare_pool"),
 ])
 def test_wrong_changes_of_a_site(api, change, field):
     refused(api, api("PATCH", "/v1/sites/a", change), 422, field)
@@ -200,6 +203,16 @@ def test_a_site_comes_changes_and_goes(bench):
     # From now on the switch is ours, and drops what isn't listed.
     assert api("PATCH", "/v1/sites/b", {"core": {"route_reflectors": ["10.0.0.101"]}}).status == 200
     assert api("GET", "/v1/sites/b").body["core"]["route_reflectors"] == ["10.0.0.101"]
+    assert api("GET", "/v1/sites/b").body["spare_pool"] == {"wanted": 0, "ready": 0, "not_ready": 0,
+                                                            "servers": []}
+    # There is no server for it: nothing is stored, and an event tells.
+    assert api("PATCH", "/v1/sites/b", {"spares": 2}).body["spares"] == 2
+    wait_until(lambda: any("no spare can be made" in e["text"] for e in
+                           api("GET", "/v1/events?before=0").body["items"]
+                           if e["object"] == "site/b"), 20, "it is told of")
+    assert api("GET", "/v1/sites/b").body["spare_pool"]["wanted"] == 2
+    assert api("GET", "/v1/spares").body == {"items": []}
+    assert 'edgeplex_spares_wanted{site="b"} 2' in api("GET", "/metrics").body.splitlines()
     assert api("DELETE", "/v1/sites/b").status == 200
     assert api("GET", "/v1/sites/b").status == 404
 
