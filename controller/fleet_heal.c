@@ -409,12 +409,13 @@ static void end_program(struct fleet_vm *vm, const char *program, bool *kicked)
 	cJSON *params = cJSON_CreateObject();
 	cJSON_AddStringToObject(params, "process", program);
 	cJSON_AddStringToObject(params, "signal", "KILL");
-	if (guest_call(vm->guest, "guest.signal", params, HEAL_ANSWER_MS, NULL, &err) == 0)
+	bool done = guest_call(vm->guest, "guest.signal", params, HEAL_ANSWER_MS, NULL, &err) == 0;
+	if (done)
 		fleet_event(vm->fleet, "warning", vm->object,
 			"%s in its VM stood still: it is started again", program);
 	cJSON_Delete(params);
 	pthread_mutex_lock(&vm->fleet->lock);
-	*kicked = true;
+	*kicked = done;
 	pthread_mutex_unlock(&vm->fleet->lock);
 }
 

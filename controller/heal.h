@@ -22,15 +22,16 @@
  * Six seconds; a guest that is only starved gets some milliseconds of processor in that time.
  */
 #define HEAL_UNANSWERED 6
-/* As many more, before one that no spare can stand in for is ended and started again. */
-#define HEAL_UNANSWERED_COLD 12
+/* So many, before one that no spare can stand in for is ended and started again: that costs more.
+ */
+#define HEAL_UNANSWERED_COLD 60
 /* A program in the guest that has stood still for so long is ended; its supervisor starts it. */
-#define HEAL_PROGRAM_MS 6000
+#define HEAL_PROGRAM_MS 15000
 /* The same for the routing daemon, which may be busy with a big table, and whose peers wait 30 s.
  */
-#define HEAL_DAEMON_MS 10000
+#define HEAL_DAEMON_MS 20000
 /* And after that, for it to come back before the VM itself is replaced. */
-#define HEAL_PROGRAM_AGAIN_MS 10000
+#define HEAL_PROGRAM_AGAIN_MS 30000
 /*
  * A question that came back so much later than it could was delayed here: we are starved ourselves,
  * and judge nobody by it.

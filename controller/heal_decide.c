@@ -78,8 +78,9 @@ static enum heal_action stuck(const struct heal_vm_facts *facts, int64_t ms, int
 {
 	if (!kicked)
 		return ms >= limit_ms ? end : HEAL_NOTHING;
-	return ms >= limit_ms + HEAL_PROGRAM_AGAIN_MS ? replace(facts, HEAL_START_HERE)
-						      : HEAL_NOTHING;
+	/* A machine that is starved looks like that, too, and would be so all the more by a boot.
+	 */
+	return ms >= limit_ms + HEAL_PROGRAM_AGAIN_MS ? replace(facts, HEAL_NOTHING) : HEAL_NOTHING;
 }
 
 enum heal_action heal_decide_vm(const struct heal_vm_facts *facts, enum heal_cause *cause)

@@ -215,7 +215,7 @@ static void test_a_program_that_stands_still(void **state)
 	facts.fwd_stuck_ms = HEAL_PROGRAM_MS + HEAL_PROGRAM_AGAIN_MS;
 	expect(&facts, HEAL_TAKE_OVER, HEAL_CAUSE_STUCK);
 	facts.spare = HEAL_SPARE_NONE;
-	expect(&facts, HEAL_START_HERE, HEAL_CAUSE_STUCK);
+	expect(&facts, HEAL_NOTHING, HEAL_CAUSE_NONE);
 }
 
 static void test_a_server_that_is_lost(void **state)
