@@ -7,6 +7,7 @@
 #include "cvm/cvm_config.h"
 
 #define RESTART_TIME_S 120
+#define COALESCE_MS 10
 
 static const char *const interface_names[] = {"core", "inside", "lo", NULL};
 
@@ -353,6 +354,8 @@ void cvm_config_render(const struct cvm_config *config, struct cfg *cfg)
 		ep_addr_format(&config->router_id, id));
 	cfg_add(cfg, router, NULL, "bgp default ipv4-unicast", "no bgp default ipv4-unicast");
 	cfg_add(cfg, router, NULL, NULL, "bgp log-neighbor-changes");
+	/* bgpd waits a second for peers whose routes could be packed together. */
+	cfg_add(cfg, router, NULL, "no coalesce-time", "coalesce-time %d", COALESCE_MS);
 	/* Else bgpd forgets routes, and that a label has changed: see docs/notes/routing.md. */
 	cfg_add(cfg, router, NULL, "bgp suppress-duplicates", "no bgp suppress-duplicates");
 	cfg_add(cfg, router, NULL, "no bgp graceful-restart", "bgp graceful-restart");

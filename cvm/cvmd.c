@@ -89,6 +89,7 @@ static int configure(const cJSON *json, struct jsonrpc_error *err)
 	bgp_if_configure(config.interfaces, config.n_interfaces);
 	bgp_if_configure_routes(config.routes, config.n_routes);
 	bgp_nht_refresh();
+	bgp_host_start_sessions();
 	log_info("configured config_id=%s hostname=%s core=%zu pvms=%zu", config.config_id,
 		config.hostname, config.n_cores, config.n_pvms);
 	return 0;

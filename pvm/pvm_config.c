@@ -10,6 +10,7 @@
 #define LABEL_MAX 1048575
 #define DEFAULT_MAX_PREFIXES 100000
 #define DEFAULT_RESTART_S 120
+#define COALESCE_MS 10
 #define MAX_RESTART_S 4095 /* RFC 4724 section 3: 12 bits */
 
 static const char *const interface_names[] = {"cust", "core", "lo", NULL};
@@ -448,6 +449,8 @@ void pvm_config_render(const struct pvm_config *config, struct cfg *cfg)
 	cfg_add(cfg, router, NULL, "bgp ebgp-requires-policy", "no bgp ebgp-requires-policy");
 	cfg_add(cfg, router, NULL, "bgp default ipv4-unicast", "no bgp default ipv4-unicast");
 	cfg_add(cfg, router, NULL, NULL, "bgp log-neighbor-changes");
+	/* bgpd waits a second for peers whose routes could be packed together. */
+	cfg_add(cfg, router, NULL, "no coalesce-time", "coalesce-time %d", COALESCE_MS);
 	/* Else bgpd forgets routes, and that a label has changed: see docs/notes/routing.md. */
 	cfg_add(cfg, router, NULL, "bgp suppress-duplicates", "no bgp suppress-duplicates");
 	/*

@@ -244,6 +244,7 @@ static int configure(const cJSON *json, struct jsonrpc_error *err)
 		fib_feed_touch(feed, &label);
 	}
 	fib_feed_touch_all(feed);
+	bgp_host_start_sessions();
 	if (restarts_anew)
 		bgp_host_begin_sessions_anew();
 	log_info("configured config_id=%s hostname=%s ces=%zu tunnels=%zu", config.config_id,

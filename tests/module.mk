@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-.PHONY: check check-moves list-unit-tests
+.PHONY: check check-moves bench-takeover list-unit-tests
 check: ## Install, build and test everything
 	deps/install-packages
 	$(MAKE) deps
@@ -11,6 +11,9 @@ check: ## Install, build and test everything
 check-moves: all image ## Test moves that go wrong at every step, and failovers in a row; `check` tests some of them
 	EDGEPLEX_ALL_MOVES=1 /usr/bin/python3 -B -m pytest -v -p no:cacheprovider tests/e2e/test_migrate.py \
 		tests/e2e/test_protect.py
+
+bench-takeover: all ## Measure how soon a configured PVM takes over sessions and traffic of one that was killed
+	/usr/bin/python3 -B tests/routing/bench_takeover.py
 
 list-unit-tests:
 	@printf '%s\n' $(UNIT_TESTS)

@@ -207,6 +207,50 @@ void bgp_host_tune_instance(void)
 		bgp->process_queue->spec.hold = SELECTION_DELAY_MS;
 }
 
+/*
+ * bgpd waits a second before it begins, and seconds after a failure. The first failure is nothing
+ * special in a take-over: a peer that still has the old session Established closes it when we
+ * connect, and while it forgets it (some 10 ms, FRR), it refuses us as a collision.
+ */
+#define FIRST_START_MS 50
+#define LAST_START_MS 1600
+
+static struct host_event *start_event;
+static unsigned start_ms;
+
+static void start_all(void *ctx)
+{
+	struct bgp *bgp = bgp_get_default();
+	struct listnode *node;
+	struct peer *peer;
+
+	(void)ctx;
+	for (node = bgp ? listhead(bgp->peer) : NULL; node; node = listnextnode(node)) {
+		peer = listgetdata(node);
+		if (peer->status == Idle && peer->t_start) {
+			THREAD_OFF(peer->t_start);
+			peer->v_start = BGP_INIT_START_TIMER;
+			BGP_EVENT_ADD(peer, BGP_Start);
+		} else if (peer->status == Active && peer->t_connect) {
+			THREAD_OFF(peer->t_connect);
+			BGP_EVENT_ADD(peer, ConnectRetry_timer_expired);
+		}
+	}
+	if (start_ms > LAST_START_MS)
+		return;
+	host_event_after(start_event, start_ms);
+	start_ms *= 2;
+}
+
+void bgp_host_start_sessions(void)
+{
+	if (!start_event)
+		start_event = host_event_new(start_all, NULL);
+	host_event_cancel(start_event);
+	start_ms = FIRST_START_MS;
+	start_all(NULL);
+}
+
 void bgp_host_begin_sessions_anew(void)
 {
 	struct bgp *bgp = bgp_get_default();

@@ -28,6 +28,12 @@ __attribute__((noreturn)) void bgp_host_run(void);
 void bgp_host_tune_instance(void);
 
 /*
+ * Has all sessions that aren't up begin now, and tries again within the next three seconds, at
+ * growing intervals. Call after neighbours were configured.
+ */
+void bgp_host_start_sessions(void);
+
+/*
  * Begins all established sessions anew, as a restarted speaker would: what was agreed on when they
  * began counts (graceful restart), nothing is said. For what is only told in an OPEN.
  */
