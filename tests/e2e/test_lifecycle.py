@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Ports are deleted, made and changed, controllers and VMs die; nobody else notices."""
+"""Ports are deleted, made and changed, controllers and VMs die; nobody else notices.
+
+edgeplexd is killed at every step that it is seen at; at each step for sure by `make check-moves`.
+"""
 
 import os
 import re
@@ -9,7 +12,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from bed import checks, controller, customer, host, switch
+from bed import checks, controller, customer, host, moves, switch
 from bed import topology as topo
 from bed.parallel import together
 from lib.lab import wait_until
@@ -160,6 +163,94 @@ def test_operation_goes_on_after_kills_at_every_step(bed):  # pylint: disable=un
         assert operation["state"] == "succeeded" and "start-vm" in killed
         assert vms_of(EDGE) == 1
         assert len(rules(topo.SITES[1])) == total and len(allocations()) == given
+    checks.wait_routes([EDGE, FAR])
+
+
+# ---- edgeplexd is killed at one step -------------------------------------------------------
+
+# Allocation and placement are done in the transaction that stores the port and its operation.
+STEPS = {"delete": ["withdraw", "fence", "leave-cvm", "stop-vm", "release"],
+         "create": ["start-vm", "configure-pvm", "configure-cvm", "program-switch",
+                    "wait-for-routes"]}
+NEIGHBOUR = next(edge for edge in OTHERS if edge.site == EDGE.site)
+
+
+def begun(number, step):
+    """Has this step of the operation begun?"""
+    return database("SELECT 1 FROM operation_steps WHERE operation_id = ? AND name = ? AND"
+                    " state <> 0", number, step)
+
+
+def set_back(number, step):
+    """Has the operation be at the step, whatever it did since: as a kill in that moment would have
+    left it, but that later steps are done already, so that they are done twice. False: edgeplexd,
+    which stands still, is just writing."""
+    connection = sqlite3.connect(f"{controller.DIR}/state/edgeplex.db", timeout=0)
+    try:
+        with connection:
+            connection.execute("UPDATE operations SET state = 0, finished_ms = 0 WHERE id = ?",
+                               (number,))
+            connection.execute(
+                "UPDATE operation_steps SET state = (name = ?2) WHERE operation_id = ?1 AND position"
+                " >= (SELECT position FROM operation_steps WHERE operation_id = ?1 AND name = ?2)",
+                (number, step))
+        return True
+    except sqlite3.OperationalError:
+        return False
+    finally:
+        connection.close()
+
+
+def kill_at(step, *words):
+    """Does this, with edgeplexd killed at the step; returns the operation as it ended."""
+    number = controller.query(*words, "--no-wait")["id"]
+    pid, restarts = host.daemon_pid("edgeplexd"), host.daemons()["edgeplexd"]["restarts"]
+    wait_until(lambda: begun(number, step), 120, f"{step} has begun", 0.001)
+
+    def stopped():
+        os.kill(pid, signal.SIGSTOP)
+        if set_back(number, step):
+            return True
+        os.kill(pid, signal.SIGCONT)
+        return False
+
+    wait_until(stopped, 20, "edgeplexd stands still", 0.001)
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: host.daemons()["edgeplexd"]["restarts"] > restarts, 20, "it is started again")
+    wait_until(lambda: database("SELECT state FROM operations WHERE id = ?", number) != [(0,)], 180,
+               "the operation has ended")
+    wait_until(lambda: controller.cli("status"), 20, "edgeplexd answers")
+    return controller.query("operation", "show", number)
+
+
+def rows_of(name):
+    """How many rows the database has of a port, but for operations and events."""
+    ids = database("SELECT id FROM ports WHERE name = ?", name)
+    return len(ids) + sum(count for sql in (
+        "SELECT count(*) FROM allocations WHERE owner = 'port/' || ?",
+        "SELECT count(*) FROM placements WHERE object = 'port/' || ?") for (count,) in
+        database(sql, name)) + sum(
+            database(f"SELECT count(*) FROM {table} WHERE port_id NOT IN (SELECT id FROM ports)")[0][0]
+            for table in ("pvms", "port_addresses", "ce_neighbors", "pvm_history"))
+
+
+@pytest.mark.skipif(not os.environ.get("EDGEPLEX_ALL_MOVES"), reason="by `make check-moves`")
+@pytest.mark.parametrize("step", range(5))
+def test_killed_at_a_step(bed, step):  # pylint: disable=unused-argument
+    """A port is deleted and made again; edgeplexd dies at this step of either."""
+    site = next(s for s in topo.SITES if s.name == EDGE.site)
+    own = {rule for rule in rules(site) if owner(rule) == owner_of(EDGE)}
+    total, given = len(rules(site)), len(allocations())
+    with others_untouched():
+        operation = kill_at(STEPS["delete"][step], "port", "delete", EDGE.name)
+        assert operation["state"] == "succeeded", operation
+        assert host.vm_pid(EDGE.name) is None and rows_of(EDGE.name) == 0
+        assert len(rules(site)) == total - len(own)
+        assert moves.leftovers(NEIGHBOUR.name, site.name) == []
+        operation = kill_at(STEPS["create"][step], *controller.port_create(EDGE))
+        assert operation["state"] == "succeeded", operation
+        assert vms_of(EDGE) == 1 and moves.leftovers(EDGE.name, site.name) == []
+        assert len(rules(site)) == total and len(allocations()) == given
     checks.wait_routes([EDGE, FAR])
 
 

@@ -495,6 +495,54 @@ def test_drain(bed):  # pylint: disable=unused-argument
     can_be_moved()
 
 
+def steps_now():
+    """{(object, step)} at which operations are."""
+    return set(moves.database(
+        "SELECT o.object, s.name FROM operations o JOIN operation_steps s ON s.operation_id = o.id"
+        " WHERE o.state = 0 AND s.state = 1"))
+
+
+@pytest.mark.parametrize("every", chosen([False], [True]))
+def test_controller_dies_in_a_drain(bed, every):  # pylint: disable=unused-argument
+    """It goes on with the drain; if `every`, it dies at each step of each VM's move that it is seen
+    at. A move that was interrupted may be taken back: then a second drain moves what is left."""
+    here = moves.server_of(NEAR.name)
+    if moves.server_of(OTHER.name) != here:
+        controller.cli("pvm", "migrate", OTHER.name)
+    number = controller.query("server", "drain", here.name, "--no-wait")["id"]
+    killed = set()
+
+    def ended():
+        return moves.database("SELECT state FROM operations WHERE id = ?", number) != [(0,)]
+
+    def here_now():
+        return [at for at in steps_now() - killed if every or at[1] == "copy-memory"]
+
+    while every or not killed:
+        pid, restarts = host.daemon_pid("edgeplexd"), host.daemons()["edgeplexd"]["restarts"]
+        wait_until(lambda: here_now() or ended(), LIMIT_S, "the next step of the drain", 0.001)
+        if ended():
+            break
+        killed.update(here_now()[:1])
+        kill(pid)
+        wait_until(lambda: host.daemons()["edgeplexd"]["restarts"] > restarts
+                   and host.daemons()["edgeplexd"]["pid"], 20, "edgeplexd is started again")
+    print(f"killed at {sorted(killed)}")
+    assert "copy-memory" in {step for _, step in killed}
+    wait_until(ended, LIMIT_S, "the drain has ended")
+    wait_until(lambda: controller.cli("status"), 20, "edgeplexd answers")
+    try:
+        assert controller.query("server", "show", here.name)["drained"]
+        operation = controller.query("operation", "show", number)
+        if operation["state"] == "failed":
+            assert every, operation
+            controller.cli("server", "drain", here.name)
+        assert not [vm for vm in moves.domains(here) if vm.startswith(("pvm-", "cvm-"))]
+        together(served, lambda: served(OTHER))
+    finally:
+        controller.cli("server", "undrain", here.name)
+
+
 def test_drain_under_traffic(bed):  # pylint: disable=unused-argument
     """Three PVMs at once, there and back, with packets both ways: none is lost, none comes twice, and no
     session is reset; nor of a customer who stays."""
