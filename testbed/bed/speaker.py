@@ -111,6 +111,7 @@ class Session:
         self._families = [tuple(family) for family in neighbor["families"]]
         self._peer, self._up, self._next_try = None, False, 0.0
         self._heard = self._said = 0.0
+        self._hold_s = HOLD_S
         self._in, self._out = bytearray(), bytearray()
 
     def _close(self, why):
@@ -165,9 +166,9 @@ class Session:
                 self._send(b"")
             self._read(table)
             now = time.monotonic()
-            if now - self._heard > HOLD_S:
+            if now - self._heard > self._hold_s:
                 raise OSError("the hold time is over")
-            if self._up and now - self._said > HOLD_S / 3:
+            if self._up and now - self._said > self._hold_s / 3:
                 self._send(bgpmsg.message(bgpmsg.KEEPALIVE))
         except (OSError, bgpmsg.Malformed) as error:
             self._close(error)
@@ -188,6 +189,8 @@ class Session:
                 if kind == bgpmsg.NOTIFICATION:
                     raise OSError(f"NOTIFICATION {body.hex()}")
                 if kind == bgpmsg.OPEN:
+                    theirs, = struct.unpack_from("!H", body, 3)
+                    self._hold_s = min(HOLD_S, theirs) or HOLD_S
                     self._send(bgpmsg.message(bgpmsg.KEEPALIVE))
                 elif kind == bgpmsg.KEEPALIVE and not self._up:
                     self._up = True
