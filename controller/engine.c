@@ -717,7 +717,11 @@ static void finish(struct run *run, enum operation_state state)
 	else
 		fleet_event(run->engine->fleet, "error", op->object, "%s failed: %s", op->verb,
 			op->error.detail);
-	fleet_kick(run->engine->fleet);
+	/* Whoever was moved is still what others know. */
+	if (strcmp(op->verb, "migrate") == 0)
+		fleet_kick_object(run->engine->fleet, op->object);
+	else
+		fleet_kick(run->engine->fleet);
 }
 
 /* Appends to the operation's error. */

@@ -147,18 +147,33 @@ bool fleet_event_wait(struct fleet *fleet, uint64_t *seen, unsigned ms)
 
 /* ---- sites -------------------------------------------------------------------------------- */
 
-static void kick_locked(struct fleet *fleet)
+/* NULL `object`: all VMs. */
+static void kick_some_locked(struct fleet *fleet, const char *object)
 {
 	for (struct fleet_site *site = fleet->sites; site != NULL; site = site->next) {
 		site->kicked = true;
 		pthread_cond_signal(&site->wake);
 	}
 	for (struct fleet_vm *vm = fleet->vms; vm != NULL; vm = vm->next) {
+		if (object != NULL && strcmp(vm->object, object) != 0)
+			continue;
 		vm->kicked = true;
 		pthread_cond_signal(&vm->wake);
 	}
 	fleet_protect_kick(fleet);
 	fleet_pool_kick(fleet);
+}
+
+static void kick_locked(struct fleet *fleet)
+{
+	kick_some_locked(fleet, NULL);
+}
+
+void fleet_kick_object(struct fleet *fleet, const char *object)
+{
+	pthread_mutex_lock(&fleet->lock);
+	kick_some_locked(fleet, object);
+	pthread_mutex_unlock(&fleet->lock);
 }
 
 void fleet_kick(struct fleet *fleet)
@@ -998,6 +1013,18 @@ static void keep_vm(struct fleet *fleet, struct fleet_vm *vm)
 	pthread_mutex_unlock(&vm->life);
 }
 
+/*
+ * How long a keeper waits. Not the same for all: what wakes all of them once would else have them
+ * ask their guests, on the same few processors, all at once for ever.
+ */
+static unsigned keeper_interval_ms(const struct fleet_vm *vm)
+{
+	unsigned hash = 0;
+	for (const char *c = vm->uuid; *c != '\0'; c++)
+		hash = hash * 31 + (unsigned char)*c;
+	return KEEPER_INTERVAL_MS + hash % (KEEPER_INTERVAL_MS / 4);
+}
+
 static void *vm_keeper_main(void *arg)
 {
 	struct fleet_vm *vm = arg;
@@ -1008,7 +1035,7 @@ static void *vm_keeper_main(void *arg)
 		pthread_mutex_unlock(&fleet->lock);
 		keep_vm(fleet, vm);
 		pthread_mutex_lock(&fleet->lock);
-		struct timespec until = fleet_deadline_in(KEEPER_INTERVAL_MS);
+		struct timespec until = fleet_deadline_in(keeper_interval_ms(vm));
 		int err = 0;
 		while (!fleet->stopping && !vm->removed && !vm->kicked && err == 0)
 			err = pthread_cond_timedwait(&vm->wake, &fleet->lock, &until);

@@ -48,6 +48,8 @@ void fleet_free(struct fleet *fleet);
 
 /* Lets everybody look again at once: desired state was changed. Doesn't block. */
 void fleet_kick(struct fleet *fleet);
+/* The same, but of VMs only the object's is looked at: what changed is no concern of others. */
+void fleet_kick_object(struct fleet *fleet, const char *object);
 
 /* Waits for `ms`; returns false at once when the fleet shuts down. */
 bool fleet_pause(struct fleet *fleet, unsigned ms);

@@ -31,6 +31,24 @@ static void note_vm(struct fleet_server *server, const struct hv_vm *seen)
 		fleet_heart_process(vm, HEAL_PROCESS_GONE);
 }
 
+/*
+ * A VM's keeper is woken, and no other: to ask all guests at once takes tens of milliseconds of all
+ * processors, and a move makes several events. Those who watch a standby may want to know, too.
+ */
+static void vm_changed(struct fleet_server *server, const char *uuid)
+{
+	struct fleet *fleet = server->fleet;
+	pthread_mutex_lock(&fleet->lock);
+	for (struct fleet_vm *vm = fleet->vms; vm != NULL; vm = vm->next) {
+		if (vm->server != server || strcmp(vm->uuid, uuid) != 0)
+			continue;
+		vm->kicked = true;
+		pthread_cond_signal(&vm->wake);
+	}
+	fleet_protect_kick(fleet);
+	pthread_mutex_unlock(&fleet->lock);
+}
+
 static void on_hv_event(void *ctx, const struct hv_event *event)
 {
 	struct fleet_server *server = ctx;
@@ -54,9 +72,9 @@ static void on_hv_event(void *ctx, const struct hv_event *event)
 			fleet_protect_is_noisy(server->fleet, event->vm.uuid);
 		note_vm(server, &event->vm);
 		pthread_mutex_unlock(&server->fleet->lock);
-		if (noisy)
-			return;
-		break;
+		if (!noisy)
+			vm_changed(server, event->vm.uuid);
+		return;
 	}
 	fleet_kick(server->fleet);
 }

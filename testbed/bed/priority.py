@@ -65,17 +65,17 @@ def _has_run(thread):
 
 
 def _put_first(pid):
-    """Puts a process of the testbed first, if it is one that packets pass. Returns False while that
-    can't be told yet."""
+    """Puts a process of the testbed first, if it is one that packets pass. Returns whether it did; None
+    while that can't be told yet."""
     threads = _threads(pid)
     vcpu = [thread for thread, name in threads.items() if re.match(r"CPU \d+/", name)]
     if vcpu and not _has_run(vcpu[0]):
-        return False  # one that waits to be copied to
+        return None  # one that waits to be copied to
     if vcpu or "ovs-vswitchd" in threads.values():
         with open(f"/proc/{pid}/autogroup", "w", encoding="ascii") as file:
             file.write(str(FIRST))
         return True
-    return not any("qemu" in name for name in threads.values())
+    return None if any("qemu" in name for name in threads.values()) else False
 
 
 @contextmanager
@@ -96,7 +96,8 @@ def put_path_first():
                 for pid in set(file.read().split()) - settled:
                     began = since.setdefault(pid, time.monotonic())
                     try:
-                        if _put_first(pid) and time.monotonic() - began > FORKED_S:
+                        is_first = _put_first(pid)
+                        if is_first or (is_first is False and time.monotonic() - began > FORKED_S):
                             settled.add(pid)
                     except OSError:
                         settled.add(pid)  # no such groups here, or it has ended
