@@ -336,7 +336,10 @@ static int check_equal(struct fleet_move *move, struct problem *problem)
 {
 	struct hv_server_info from, to;
 	struct why why = {""};
-	int err = hv_wait_connected(move->to->hv, FLEET_SERVER_CONNECT_MS, &why);
+	/* After a start of edgeplexd neither may be there yet. */
+	int err = hv_wait_connected(move->from->hv, FLEET_SERVER_CONNECT_MS, &why);
+	if (err == 0)
+		err = hv_wait_connected(move->to->hv, FLEET_SERVER_CONNECT_MS, &why);
 	if (err == 0)
 		err = hv_server_info(move->from->hv, &from, &why);
 	if (err == 0)

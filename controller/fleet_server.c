@@ -33,7 +33,8 @@ static void note_vm(struct fleet_server *server, const struct hv_vm *seen)
 
 /*
  * A VM's keeper is woken, and no other: to ask all guests at once takes tens of milliseconds of all
- * processors, and a move makes several events. Those who watch a standby may want to know, too.
+ * processors, and a move makes several events. Who looks after standbys and spares may want to
+ * know, too.
  */
 static void vm_changed(struct fleet_server *server, const char *uuid)
 {
@@ -46,6 +47,7 @@ static void vm_changed(struct fleet_server *server, const char *uuid)
 		pthread_cond_signal(&vm->wake);
 	}
 	fleet_protect_kick(fleet);
+	fleet_pool_kick(fleet);
 	pthread_mutex_unlock(&fleet->lock);
 }
 
