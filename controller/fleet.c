@@ -876,8 +876,10 @@ int fleet_vm_stop(struct fleet *fleet, const char *object, struct problem *probl
 			vm->server->name, object, why.text);
 	else if (target.move.state != MOVE_NONE)
 		err = fleet_move_end(fleet, object, problem);
-	if (err == 0)
+	if (err == 0) {
+		fleet_monitor_forget(fleet, vm->server->id, vm->uuid);
 		vm_forget(fleet, vm);
+	}
 	fleet_vm_unref(fleet, vm);
 	return err != 0 ? -1 : 0;
 }

@@ -386,6 +386,11 @@ void fleet_reaper_kick(struct fleet *fleet);
  * that is void. False: the fleet is shut down.
  */
 bool fleet_reaper_await(struct fleet *fleet, int64_t site_id, int64_t server_id);
+/*
+ * Has the server's hostd remove the monitor socket of a VM that won't be started there again: QEMU
+ * leaves it when it is killed. Blocks for up to PROTECT_REAP_MS.
+ */
+void fleet_monitor_forget(struct fleet *fleet, int64_t server_id, const char *uuid);
 /* Takes a reference to an entry that was replaced, and gives it up when nobody waits. */
 void fleet_vm_retire(struct fleet *fleet, struct fleet_vm *vm);
 

@@ -29,6 +29,26 @@ static bool is_void(struct fleet *fleet, const struct void_copy *copy)
 	return found;
 }
 
+void fleet_monitor_forget(struct fleet *fleet, int64_t server_id, const char *uuid)
+{
+	struct server stored;
+	struct jsonrpc_error err = {0};
+	char path[300];
+	if (fleet_server_load(fleet, server_id, &stored) != 0 || stored.hostd[0] == '\0')
+		return;
+	struct hostd_client *client = hostd_client_open(stored.hostd, NULL, NULL, NULL);
+	cJSON *params = cJSON_CreateObject();
+	fleet_qmp_path(fleet, uuid, path);
+	cJSON_AddStringToObject(params, "qmp_path", path);
+	if (client != NULL && hostd_client_call(client, "monitor.forget", params, PROTECT_REAP_MS,
+				      NULL, &err) != 0)
+		log_warn("the monitor socket of a VM that was ended may be left server=%s "
+			 "path=%s why=\"%s\"",
+			stored.name, path, err.message);
+	cJSON_Delete(params);
+	hostd_client_close(client);
+}
+
 /* What that server's hostd knows of the VM is of no use any more. */
 static void forget_copy(struct fleet *fleet, int64_t server_id, const char *uuid)
 {
@@ -44,6 +64,7 @@ static void forget_copy(struct fleet *fleet, int64_t server_id, const char *uuid
 		hostd_client_call(client, methods[i], params, PROTECT_REAP_MS, NULL, &err);
 	cJSON_Delete(params);
 	hostd_client_close(client);
+	fleet_monitor_forget(fleet, server_id, uuid);
 }
 
 static void reap(struct fleet *fleet, const struct void_copy *copy)

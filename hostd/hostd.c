@@ -33,6 +33,7 @@
 #include "hostd/control.h"
 #include "hostd/freeze.h"
 #include "hostd/guardian.h"
+#include "hostd/qmp.h"
 #include "hostd/source.h"
 #include "hostd/standby.h"
 
@@ -681,15 +682,37 @@ static bool is_served(const char *path)
 	return served;
 }
 
-static int hostd_alive(const cJSON *params, cJSON **result, struct jsonrpc_error *err)
+/* Sets *path, NULL if it isn't said. */
+static int get_monitor(const cJSON *params, const char **path, struct jsonrpc_error *err)
 {
-	const char *path =
-		cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(params, "qmp_path"));
-
-	if (path != NULL &&
-		(path[0] != '/' || strlen(path) >= sizeof(((struct sockaddr_un *)0)->sun_path)))
+	*path = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(params, "qmp_path"));
+	if (*path != NULL &&
+		((*path)[0] != '/' || strlen(*path) >= sizeof(((struct sockaddr_un *)0)->sun_path)))
 		return jsonrpc_fail(err, JSONRPC_INVALID_PARAMS, "/qmp_path",
 			"must be an absolute path of a socket");
+	return 0;
+}
+
+/* Takes away what a QEMU that was killed has left, if nobody will come back under its UUID. */
+static int monitor_forget(const cJSON *params, cJSON **result, struct jsonrpc_error *err)
+{
+	const char *path;
+
+	if (get_monitor(params, &path, err) != 0)
+		return -1;
+	if (path == NULL)
+		return jsonrpc_fail(err, JSONRPC_INVALID_PARAMS, "/qmp_path", "is missing");
+	*result = cJSON_CreateObject();
+	cJSON_AddBoolToObject(*result, "removed", qmp_remove_stale(path));
+	return 0;
+}
+
+static int hostd_alive(const cJSON *params, cJSON **result, struct jsonrpc_error *err)
+{
+	const char *path;
+
+	if (get_monitor(params, &path, err) != 0)
+		return -1;
 	*result = cJSON_CreateObject();
 	if (path != NULL)
 		cJSON_AddBoolToObject(*result, "vm_ended", !is_served(path));
@@ -705,6 +728,8 @@ static int serve(void *ctx, const char *method, const cJSON *params, cJSON **res
 		return hostd_info(hostd, result);
 	if (strcmp(method, "hostd.alive") == 0)
 		return hostd_alive(params, result, err);
+	if (strcmp(method, "monitor.forget") == 0)
+		return monitor_forget(params, result, err);
 	if (strcmp(method, "receive.prepare") == 0)
 		return receive_prepare(hostd, params, result, err);
 	if (strcmp(method, "move.start") == 0)

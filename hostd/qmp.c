@@ -378,8 +378,7 @@ static bool is_deserted(const struct sockaddr_un *address)
 	return deserted;
 }
 
-/* A QEMU that was killed leaves its socket. Unless the next one has made its own by now. */
-static void remove_stale(const char *path)
+bool qmp_remove_stale(const char *path)
 {
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
 	struct stat before, now;
@@ -387,7 +386,8 @@ static void remove_stale(const char *path)
 	snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
 	if (lstat(path, &before) == 0 && S_ISSOCK(before.st_mode) && is_deserted(&address) &&
 		lstat(path, &now) == 0 && now.st_ino == before.st_ino)
-		unlink(path);
+		return unlink(path) == 0;
+	return false;
 }
 
 void qmp_close(struct qmp *qmp)
@@ -400,7 +400,7 @@ void qmp_close(struct qmp *qmp)
 	if (qmp->fd >= 0)
 		close(qmp->fd);
 	if (gone && qmp->path != NULL)
-		remove_stale(qmp->path);
+		qmp_remove_stale(qmp->path);
 	free(qmp->path);
 	cJSON_Delete(qmp->answer);
 	jsonrpc_lines_free(&qmp->lines);

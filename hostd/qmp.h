@@ -29,6 +29,12 @@ int qmp_open(const char *path, int timeout_ms, struct qmp **qmp, char why[256]);
 /* Accepts NULL. QEMU goes on; if it was killed its socket, which it left, is removed. */
 void qmp_close(struct qmp *qmp);
 
+/*
+ * Removes the socket that a QEMU which was killed has left, unless somebody serves it, or the next
+ * QEMU has made its own by now. Returns whether it did. Takes up to half a second.
+ */
+bool qmp_remove_stale(const char *path);
+
 /* The monitor's connection, to poll() for QEMU's end (POLLHUP). */
 int qmp_fd(const struct qmp *qmp);
 /* Has QEMU ended? Doesn't block. */

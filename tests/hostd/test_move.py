@@ -3,6 +3,7 @@
 
 import os
 import signal
+import socket
 import threading
 
 import pytest
@@ -511,3 +512,25 @@ def test_peer_cut(pair):
     finally:
         os.kill(pair.b.process.pid, signal.SIGCONT)
     pair.wait_target("lost")
+
+
+def test_the_socket_of_a_killed_qemu_is_forgotten(pair):
+    """One that is served stays, and so does what is no socket."""
+    path = f"{pair.a.lab.dir}/left.sock"
+    with socket.socket(socket.AF_UNIX) as qemu:
+        qemu.bind(path)
+        qemu.listen()
+        assert pair.a.call("hostd.alive", qmp_path=path) == {"vm_ended": False}
+        assert pair.a.call("monitor.forget", qmp_path=path) == {"removed": False}
+        assert os.path.exists(path)
+    assert pair.a.call("hostd.alive", qmp_path=path) == {"vm_ended": True}
+    assert pair.a.call("monitor.forget", qmp_path=path) == {"removed": True}
+    assert not os.path.exists(path)
+    assert pair.a.call("monitor.forget", qmp_path=path) == {"removed": False}
+    with open(path, "w", encoding="ascii"):
+        assert pair.a.call("monitor.forget", qmp_path=path) == {"removed": False}
+    assert os.path.exists(path)
+    for params in ({}, {"qmp_path": "left.sock"}, {"qmp_path": "/" + 200 * "x"}):
+        with pytest.raises(RpcError) as refused:
+            pair.a.call("monitor.forget", **params)
+        assert refused.value.field == "/qmp_path"
