@@ -210,7 +210,7 @@ void bgp_host_tune_instance(void)
 /*
  * bgpd waits a second before it begins, and seconds after a failure. The first failure is nothing
  * special in a take-over: a peer that still has the old session Established closes it when we
- * connect, and while it forgets it (some 10 ms, FRR), it refuses us as a collision.
+ * connect, and refuses us until it has forgotten it (FRR, by its source: as a collision).
  */
 #define FIRST_START_MS 50
 #define LAST_START_MS 1600
