@@ -567,8 +567,8 @@ static void set_removed(struct fleet_vm *vm)
 	pthread_cond_signal(&vm->heart.wake);
 }
 
-/* The list lets go of it: the VM doesn't exist any more. */
-static void vm_forget(struct fleet *fleet, struct fleet_vm *vm)
+/* The list lets go of it. Returns whether its reference is the caller's now. */
+static bool unlist(struct fleet *fleet, struct fleet_vm *vm)
 {
 	bool listed = false;
 	pthread_mutex_lock(&fleet->lock);
@@ -581,24 +581,19 @@ static void vm_forget(struct fleet *fleet, struct fleet_vm *vm)
 		}
 	}
 	pthread_mutex_unlock(&fleet->lock);
-	if (listed)
+	return listed;
+}
+
+/* The VM doesn't exist any more. */
+static void vm_forget(struct fleet *fleet, struct fleet_vm *vm)
+{
+	if (unlist(fleet, vm))
 		fleet_vm_unref(fleet, vm);
 }
 
 void fleet_vm_dismiss(struct fleet *fleet, struct fleet_vm *vm)
 {
-	bool listed = false;
-	pthread_mutex_lock(&fleet->lock);
-	for (struct fleet_vm **at = &fleet->vms; *at != NULL; at = &(*at)->next) {
-		if (*at == vm) {
-			*at = vm->next;
-			set_removed(vm);
-			listed = true;
-			break;
-		}
-	}
-	pthread_mutex_unlock(&fleet->lock);
-	if (listed)
+	if (unlist(fleet, vm))
 		fleet_vm_retire(fleet, vm);
 }
 

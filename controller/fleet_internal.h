@@ -355,8 +355,15 @@ bool fleet_heart_leaves(struct fleet_vm *vm, const struct target *target);
 /* It was started anew. */
 void fleet_heart_restarted(struct fleet_vm *vm);
 
+/* ---- fleet_watch.c ------------------------------------------------------------------------ */
+
 void fleet_watcher_start(struct fleet_server *server);
 void fleet_watcher_end(struct fleet_server *server); /* when it is removed */
+/* May something be placed on that server? `fleet` is the context: a registry_reachable_fn. */
+bool fleet_server_is_well(void *fleet, int64_t server_id);
+/* What the switch has heard on a server's trunk: of a port's VM, or (NULL) of all. Errno. */
+int fleet_server_heard(
+	struct fleet *fleet, struct fleet_server *server, const struct port *port, uint64_t *count);
 
 /* ---- fleet_spare.c ------------------------------------------------------------------------ */
 

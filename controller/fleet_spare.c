@@ -123,25 +123,12 @@ enum heal_spare fleet_spare_there(
 	return found;
 }
 
-static bool reachable(void *ctx, int64_t server_id)
-{
-	struct fleet *fleet = ctx;
-	struct fleet_server *server = fleet_server_ref(fleet, server_id);
-	if (server == NULL)
-		return false;
-	pthread_mutex_lock(&fleet->lock);
-	bool well = server->health == HEAL_SERVER_WELL;
-	pthread_mutex_unlock(&fleet->lock);
-	well = well && hv_alive(server->hv);
-	fleet_server_unref(fleet, server);
-	return well;
-}
-
 /* The best of the candidates (of n servers, each with a usable spare). 0: any. */
 static int64_t choose(
 	struct fleet *fleet, const char *port, int64_t but, const int64_t *servers, size_t n)
 {
-	return n > 1 ? registry_spare_choose(fleet->store, port, but, servers, n, reachable, fleet)
+	return n > 1 ? registry_spare_choose(
+			       fleet->store, port, but, servers, n, fleet_server_is_well, fleet)
 		     : 0;
 }
 
@@ -225,8 +212,8 @@ static void add(struct fleet *fleet, const struct site *site, struct pool *pool)
 	struct problem problem = {0};
 	char object[48], name[MODEL_SPARE_NAME_SIZE];
 	snprintf(object, sizeof(object), "site/%.30s", site->name);
-	if (registry_spare_create(fleet->store, site->name, reachable, fleet, &spare, &problem) !=
-		0) {
+	if (registry_spare_create(
+		    fleet->store, site->name, fleet_server_is_well, fleet, &spare, &problem) != 0) {
 		pool->retry_ms = fleet_now_ms() + HEAL_POOL_RETRY_MS;
 		if (!pool->told)
 			fleet_event(fleet, "warning", object, "no spare can be made: %s",
@@ -302,8 +289,8 @@ static void keep_pool(struct fleet *fleet, const struct site *site, struct pool 
 		kept--;
 	}
 	struct known *most = booting == 0 && kept == site->spares ? least_useful(known, n) : NULL;
-	if (most != NULL &&
-		registry_spare_is_crowded(fleet->store, &most->spare, reachable, fleet)) {
+	if (most != NULL && registry_spare_is_crowded(
+				    fleet->store, &most->spare, fleet_server_is_well, fleet)) {
 		discard(fleet, site, most, "another server has none");
 		kept--;
 	}

@@ -6,7 +6,8 @@ include controller/drivers.mk
 
 CONTROLLER_NAMES := api api_docs api_routes engine explain fleet fleet_guest fleet_heal fleet_move \
 	fleet_move_switch fleet_protect fleet_protect_ask fleet_protector fleet_reaper fleet_server \
-	fleet_spare fleet_standby fleet_switch fleet_takeover guest_config heal_decide health model \
+	fleet_spare fleet_standby fleet_switch fleet_takeover fleet_watch \
+	guest_config heal_decide health model \
 	placement problem protect_decide registry registry_place registry_spare risks store
 CONTROLLER_OBJECTS := $(CONTROLLER_NAMES:%=$(B)/obj/controller/%.o)
 CONTROLLER_LIBS = -lmicrohttpd -lsqlite3 -lpthread -lm
