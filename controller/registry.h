@@ -15,7 +15,6 @@
 /* Chooses `inside` if it is open. With `dry_run` nothing is kept: only the checks are made. */
 int registry_site_create(
 	struct store *store, struct site *site, bool dry_run, struct problem *problem);
-/* `site` as it should be, with the id of the present one. */
 /*
  * Makes the object of this name what `edit` makes of it, in one transaction: nobody else's change
  * is lost. `edit` must not block; it returns 0, or -1 with `problem`. The outcome is also written

@@ -7,16 +7,50 @@
 #include "controller/placement.h"
 #include "controller/registry.h"
 
-int registry_begin(struct store *store, struct problem *problem); /* a transaction; 0 or -1 */
-/* Ends it: keeps it if there is no problem. 0 or -1. */
+/* An RD of a four-byte AS has 16 bits for it (RFC 4364, section 4.2). */
+#define REGISTRY_RD_MAX 65535
+
+/* ---- registry.c: functions that return int set `problem` when they return -1, else 0 -------- */
+
+int registry_begin(struct store *store, struct problem *problem); /* a transaction */
+/* Ends it: keeps it if there is no problem. */
 int registry_finish(struct store *store, struct problem *problem);
-int registry_database_failed(struct store *store, struct problem *problem); /* sets it; -1 */
+/* The same, but with `dry_run` nothing is kept. */
+int registry_end(struct store *store, bool dry_run, struct problem *problem);
+int registry_database_failed(struct store *store, struct problem *problem);       /* -1 */
+int registry_exists(struct problem *problem, const char *what, const char *name); /* -1 */
+
+/* The site that a request refers to: an unknown one is a wrong field, not a wrong URL. */
+int registry_referred_site(
+	struct store *store, const char *name, struct site *site, struct problem *problem);
+
+/* One operation at a time may work on an object. */
+int registry_check_idle(struct store *store, const char *object, struct problem *problem);
+/* What stands in the way of moving a VM to the server `wanted` ("": any). */
+int registry_check_movable(const char *what, enum port_state state, bool started,
+	const struct second_copy *move, const char *server, const char *wanted,
+	struct problem *problem);
+int registry_add_operation(struct store *store, struct operation *op, struct problem *problem);
+/* This step of the operation was done here, in the same transaction. */
+__attribute__((format(printf, 3, 4))) void registry_step_done(
+	struct operation *op, const char *name, const char *fmt, ...);
 
 int registry_new_uuid(char uuid[MODEL_UUID_SIZE], struct problem *problem);
+/* The lowest free value of `range`, for `owner` ("port/green-a"). */
+int registry_allocate(struct store *store, const struct site *site, enum alloc_kind kind,
+	struct range range, const char *owner, uint32_t *value, struct problem *problem);
 int registry_allocate_vlan(struct store *store, const struct site *site, const char *owner,
 	uint32_t *vlan, struct problem *problem);
+int registry_allocate_mac(
+	struct store *store, struct ep_mac mac, const char *owner, struct problem *problem);
+/* The address of the inside network with this host number. */
+struct ep_prefix registry_inside_host(const struct site *site, uint32_t host);
+
+/* ---- registry_spare.c ---------------------------------------------------------------------- */
+
 /* Forgets what is void on a server that goes. 0 or -1. */
 int registry_forget_voids(struct store *store, int64_t server_id, struct problem *problem);
+
 /* ---- registry_place.c ---------------------------------------------------------------------- */
 
 /* What is to be placed. */
