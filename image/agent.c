@@ -34,6 +34,7 @@
 #include "common/jsonrpc.h"
 #include "common/log.h"
 #include "image/alive.h"
+#include "image/beat.h"
 #include "image/envelope.h"
 #include "image/probe.h"
 
@@ -80,7 +81,8 @@ enum { INIT, PVMD, CVMD, FWD, N_PROGRAMS };
 
 struct agent {
 	int epoll_fd, channel_fd, timer_fd, inotify_fd;
-	bool controller; /* somebody has the channel open on the host */
+	int64_t beat_due_ms; /* CLOCK_MONOTONIC */
+	bool controller;     /* somebody has the channel open on the host */
 	struct jsonrpc_lines in;
 	struct queue out;
 	struct probes *probes;
@@ -329,10 +331,10 @@ static void arm_timer(struct agent *agent)
 	}
 	if (alive_next_ms(agent->alive) < next)
 		next = alive_next_ms(agent->alive);
-	if (next != INT64_MAX) {
-		timer.it_value.tv_sec = next / 1000;
-		timer.it_value.tv_nsec = next % 1000 * 1000000;
-	}
+	if (agent->beat_due_ms < next)
+		next = agent->beat_due_ms;
+	timer.it_value.tv_sec = next / 1000;
+	timer.it_value.tv_nsec = next % 1000 * 1000000;
 	timerfd_settime(agent->timer_fd, TFD_TIMER_ABSTIME, &timer, NULL);
 }
 
@@ -384,6 +386,20 @@ static void connect_soon(struct program *program)
 	arm_timer(program->agent);
 }
 
+/* Tells init that we haven't hung up to now. */
+static void beat(struct agent *agent)
+{
+	static const char line[] = "{\"jsonrpc\":\"2.0\",\"method\":\"guest.beat\",\"params\":"
+				   "{\"process\":\"agent\"}}\n";
+	struct program *init = &agent->programs[INIT];
+
+	if (!try_connect(init) || init->out.len > 0 || !queue_reserve(&init->out, sizeof(line) - 1))
+		return;
+	queue_append(&init->out, line, sizeof(line) - 1);
+	if (queue_flush(&init->out, init->fd) != 0)
+		disconnect(init);
+}
+
 static void on_timer(struct agent *agent)
 {
 	int64_t now = now_ms();
@@ -402,6 +418,10 @@ static void on_timer(struct agent *agent)
 		program->retry_due_ms = now + program->retry_ms;
 	}
 	alive_run(agent->alive, now);
+	if (agent->beat_due_ms <= now) {
+		beat(agent);
+		agent->beat_due_ms = now + AGENT_BEAT_MS;
+	}
 	arm_timer(agent);
 }
 
@@ -746,6 +766,7 @@ static int set_up(struct agent *agent)
 	agent->inotify_fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
 	agent->probes = probes_create(say, agent);
 	set_up_alive(agent);
+	agent->beat_due_ms = now_ms();
 	if (agent->epoll_fd < 0 || agent->probes == NULL || agent->alive == NULL ||
 		watch(agent, probes_fd(agent->probes), EPOLLIN, agent->probes) < 0 ||
 		watch(agent, agent->timer_fd, EPOLLIN, &agent->timer_fd) < 0 ||
@@ -781,6 +802,7 @@ int main(void)
 	}
 	log_info("serving the channel name=" CHANNEL_NAME);
 	notice_sockets(&agent);
+	arm_timer(&agent);
 	for (;;) {
 		int n = epoll_wait(agent.epoll_fd, events, 16, -1);
 

@@ -22,6 +22,7 @@
 
 #include "common/jsonrpc.h"
 #include "common/log.h"
+#include "image/beat.h"
 #include "image/boot.h"
 #include "image/supervisor.h"
 
@@ -188,6 +189,20 @@ static int guest_log(
 	return 0;
 }
 
+/* Its own program, as a rule; nobody is told what it says, nor answered. */
+static int guest_beat(
+	struct init *init, const cJSON *params, cJSON **result, struct jsonrpc_error *err)
+{
+	const char *name = get_process(params, err);
+
+	if (name == NULL)
+		return -1;
+	if (supervisor_beat(init->supervisor, name) != 0)
+		return no_such_process(name, err);
+	*result = cJSON_CreateObject();
+	return 0;
+}
+
 static int handle(void *ctx, const char *method, const cJSON *params, cJSON **result,
 	struct jsonrpc_error *err)
 {
@@ -201,6 +216,8 @@ static int handle(void *ctx, const char *method, const cJSON *params, cJSON **re
 	}
 	if (strcmp(method, "guest.signal") == 0)
 		return guest_signal(init, params, result, err);
+	if (strcmp(method, "guest.beat") == 0)
+		return guest_beat(init, params, result, err);
 	if (strcmp(method, "guest.log") == 0)
 		return guest_log(init, params, result, err);
 	return jsonrpc_fail(err, JSONRPC_METHOD_NOT_FOUND, "", "no method '%.64s'", method);
@@ -244,6 +261,8 @@ static void start_programs(struct init *init)
 			log_error("can't start a program name=%s error=\"%s\"", programs[i].name,
 				strerror(error));
 	}
+	/* Those behind the agent are asked through it, and ended by the controller if they hang. */
+	supervisor_expect_beats(init->supervisor, "agent", AGENT_BEAT_EXPECTED_MS);
 }
 
 /*

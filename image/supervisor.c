@@ -33,6 +33,9 @@ struct program {
 	int64_t start_due_ms; /* when not running */
 	unsigned restarts;
 	unsigned quick_ends;   /* ended before STEADY_MS, in a row */
+	int beat_ms;           /* between its signs of life; 0: none are expected */
+	int64_t beat_due_ms;   /* the next one; 0: it hasn't given any in this life */
+	unsigned missed;       /* in a row */
 	int pipe_in, pipe_out; /* the program's output; one pipe for all its lives */
 	char partial[SUPERVISOR_LINE_MAX];
 	size_t partial_len;
@@ -161,10 +164,29 @@ static void start(struct program *p)
 	}
 	p->pid = pid;
 	p->started_ms = now_ms();
+	p->beat_due_ms = 0;
+	p->missed = 0;
 }
 
-/* Arms the timer for the next start that is due; starts what is due now. */
-static void start_due(struct supervisor *sv)
+/* Its sign of life is due, and didn't come. */
+static void miss_beat(struct program *p, int64_t now)
+{
+	char line[128];
+
+	p->beat_due_ms = now + p->beat_ms;
+	if (++p->missed < SUPERVISOR_MISSED)
+		return;
+	snprintf(line, sizeof(line),
+		"supervisor: pid=%d gave no sign of life for %d ms: it is killed", (int)p->pid,
+		SUPERVISOR_MISSED * p->beat_ms);
+	keep_line(p, line);
+	/* Not reaped yet, so the number is still its own. */
+	kill(p->pid, SIGKILL);
+	p->beat_due_ms = 0;
+}
+
+/* Arms the timer for what is due next; does what is due now. */
+static void do_due(struct supervisor *sv)
 {
 	int64_t now = now_ms(), next = INT64_MAX;
 	struct itimerspec timer = {0};
@@ -174,6 +196,10 @@ static void start_due(struct supervisor *sv)
 			start(p);
 		if (p->pid == 0 && p->start_due_ms < next)
 			next = p->start_due_ms;
+		if (p->pid != 0 && p->beat_due_ms != 0 && p->beat_due_ms <= now)
+			miss_beat(p, now);
+		if (p->pid != 0 && p->beat_due_ms != 0 && p->beat_due_ms < next)
+			next = p->beat_due_ms;
 	}
 	if (next != INT64_MAX) {
 		timer.it_value.tv_sec = next / 1000;
@@ -242,7 +268,7 @@ void supervisor_run(struct supervisor *sv)
 	while (read(sv->timer_fd, &expirations, sizeof(expirations)) > 0)
 		continue;
 	reap(sv);
-	start_due(sv);
+	do_due(sv);
 }
 
 int supervisor_fd(const struct supervisor *sv)
@@ -325,7 +351,7 @@ int supervisor_add(struct supervisor *sv, const char *name, char *const argv[], 
 	while (*last != NULL)
 		last = &(*last)->next;
 	*last = p;
-	start_due(sv);
+	do_due(sv);
 	return 0;
 }
 
@@ -371,6 +397,30 @@ int supervisor_signal(struct supervisor *sv, const char *name, int signal_number
 		return ESRCH;
 	/* Not reaped yet, so the number is still its own. */
 	return kill(p->pid, signal_number) < 0 ? errno : 0;
+}
+
+int supervisor_expect_beats(struct supervisor *sv, const char *name, int every_ms)
+{
+	struct program *p = find(sv, name);
+
+	if (p == NULL)
+		return ENOENT;
+	p->beat_ms = every_ms;
+	return 0;
+}
+
+int supervisor_beat(struct supervisor *sv, const char *name)
+{
+	struct program *p = find(sv, name);
+
+	if (p == NULL)
+		return ENOENT;
+	if (p->pid == 0 || p->beat_ms == 0)
+		return 0;
+	p->beat_due_ms = now_ms() + p->beat_ms;
+	p->missed = 0;
+	do_due(sv);
+	return 0;
 }
 
 /* CPU time in ms and resident memory in KiB of a process; zeros if it is gone. */

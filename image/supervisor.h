@@ -16,6 +16,7 @@
 
 #define SUPERVISOR_LOG_LINES 500
 #define SUPERVISOR_LINE_MAX 1024 /* bytes; longer lines are cut into several */
+#define SUPERVISOR_MISSED 3      /* signs of life, in a row: the program hangs */
 
 struct supervisor;
 
@@ -40,6 +41,17 @@ void supervisor_run(struct supervisor *sv);
 
 /* Returns 0, ENOENT (no program of that name) or ESRCH (it isn't running just now). */
 int supervisor_signal(struct supervisor *sv, const char *name, int signal_number);
+
+/*
+ * A program that gives a sign of life is to give the next ones at least every `every_ms`. When
+ * SUPERVISOR_MISSED in a row didn't come it hangs, and is killed. Counted is what this process
+ * waits for, not the time: a VM that stood still itself doesn't miss more than one. Returns 0 or
+ * ENOENT.
+ */
+int supervisor_expect_beats(struct supervisor *sv, const char *name, int every_ms);
+
+/* A program gave a sign of life. Returns 0 or ENOENT. */
+int supervisor_beat(struct supervisor *sv, const char *name);
 
 /* The result of guest.processes (docs/protocols.md); the caller's. NULL when memory ran out. */
 cJSON *supervisor_list(const struct supervisor *sv);

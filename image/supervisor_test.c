@@ -187,6 +187,49 @@ static void ends_all_when_destroyed(void **state)
 	supervisor_destroy(NULL);
 }
 
+static void kills_what_gives_no_sign_of_life(void **state)
+{
+	static char *const argv[] = {"/bin/sh", "-c", "echo begin; exec sleep 1000", NULL};
+	struct supervisor *sv = create();
+
+	(void)state;
+	assert_int_equal(supervisor_expect_beats(sv, "silent", 20), ENOENT);
+	assert_int_equal(supervisor_beat(sv, "silent"), ENOENT);
+	assert_int_equal(supervisor_add(sv, "silent", argv, 0), 0);
+	assert_int_equal(supervisor_add(sv, "free", argv, 0), 0);
+	assert_int_equal(supervisor_expect_beats(sv, "silent", 20), 0);
+	RUN_UNTIL(sv, lines_with(sv, "silent", "begin") == 1);
+	/* Stopped, it can't end by itself; the other one is not expected to say anything. */
+	assert_int_equal(supervisor_signal(sv, "silent", SIGSTOP), 0);
+	assert_int_equal(supervisor_beat(sv, "silent"), 0);
+	assert_int_equal(supervisor_beat(sv, "free"), 0);
+	RUN_UNTIL(sv, lines_with(sv, "silent", "begin") == 2);
+	assert_int_equal(lines_with(sv, "silent", "no sign of life for 60 ms: it is killed"), 1);
+	assert_int_equal(lines_with(sv, "silent", "signal=9"), 1);
+	assert_int_equal(field(sv, "free", "restarts"), 0);
+	supervisor_destroy(sv);
+}
+
+/* Who was away himself for longer than all of them takes together. */
+static void blames_nobody_for_its_own_absence(void **state)
+{
+	static char *const argv[] = {"/bin/sh", "-c", "echo up; exec sleep 1000", NULL};
+	struct supervisor *sv = create();
+
+	(void)state;
+	assert_int_equal(supervisor_add(sv, "well", argv, 0), 0);
+	assert_int_equal(supervisor_expect_beats(sv, "well", 100), 0);
+	RUN_UNTIL(sv, lines_with(sv, "well", "up") == 1);
+	for (int i = 0; i < 3; i++) {
+		assert_int_equal(supervisor_beat(sv, "well"), 0);
+		poll(NULL, 0, 100 * (SUPERVISOR_MISSED + 2));
+		supervisor_run(sv);
+	}
+	assert_int_equal(field(sv, "well", "restarts"), 0);
+	assert_int_equal(lines_with(sv, "well", "no sign of life"), 0);
+	supervisor_destroy(sv);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -195,6 +238,8 @@ int main(void)
 		cmocka_unit_test(names_what_is_not_there),
 		cmocka_unit_test(keeps_the_newest_lines_only),
 		cmocka_unit_test(ends_all_when_destroyed),
+		cmocka_unit_test(kills_what_gives_no_sign_of_life),
+		cmocka_unit_test(blames_nobody_for_its_own_absence),
 	};
 
 	return cmocka_run_group_tests_name("supervisor", tests, NULL, NULL);

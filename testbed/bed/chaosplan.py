@@ -31,7 +31,6 @@ class Kind:
     wish: bool = False  # an operation, not a failure
     spares: bool = False  # only where there are warm spares
     quick: bool = False  # whole again within seconds: fit for a short run
-    gap: bool = False  # known not to become whole by itself: only drawn when asked for by name
 
 
 KINDS = {
@@ -50,8 +49,8 @@ KINDS = {
     "cvmd-killed": Kind("cvmd killed", SITES),
     "cvmd-stopped": Kind("cvmd stopped", SITES, (1, 8)),
     "agent-killed": Kind("agent of a PVM killed", PORTS, quick=True),
-    # Nobody can wake it, as nobody reaches its VM; which forwards on, so it isn't replaced either.
-    "agent-stopped": Kind("agent of a PVM stopped", PORTS, (1, 10), gap=True),
+    # Nobody can wake it, as nobody reaches its VM; its init ends it.
+    "agent-stopped": Kind("agent of a PVM stopped", PORTS, (1, 10)),
     # Daemons.
     "hostd-killed": Kind("hostd killed", SERVERS, group="server", quick=True),
     "hostd-stopped": Kind("hostd stopped", SERVERS, (1, 8), group="server"),
@@ -136,10 +135,9 @@ def site_of(of):
 
 def kinds(spares=False, quick=False, only=None):
     """Names of the kinds that can be drawn: with spares or without, only quick ones, only those
-    named. Without names, none that is known not to become whole."""
-    found = [name for name, kind in KINDS.items()
-             if (spares or not kind.spares) and (kind.quick or not quick)]
-    return [name for name in found if (name in only if only else not KINDS[name].gap)]
+    named."""
+    return [name for name, kind in KINDS.items() if (spares or not kind.spares)
+            and (kind.quick or not quick) and (not only or name in only)]
 
 
 def _allowed(event, events):

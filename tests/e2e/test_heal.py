@@ -38,6 +38,11 @@ def served(*edges):
         assert controller.query("pvm", "show", edge.name)["state"] == "up"
 
 
+def processes(name):
+    """{name: process} of a PVM."""
+    return {p["name"]: p for p in controller.query("pvm", "processes", name)["items"]}
+
+
 def nothing_left():
     """Waits until every VM that runs is one that the controller wants, and nothing is void."""
     left = []
@@ -136,6 +141,27 @@ def test_a_forwarder_that_hangs_is_started_again():
                            healing.events_since(since, f"port/{NEAR.name}")), LIMIT_S, "it is noticed", 0.3)
     served(NEAR)
     assert healing.pvm(NEAR.name)[0] == uuid
+
+
+def test_an_agent_that_hangs_costs_nothing():
+    """Nobody reaches the VM, which forwards on: its init starts the agent again, and it isn't replaced."""
+    uuid = healing.pvm(NEAR.name)[0]
+    agent = processes(NEAR.name)["agent"]
+    since = healing.newest_event()
+    with pytest.raises(controller.CliError):
+        # Nor does it say that it was done.
+        controller.cli("pvm", "signal", NEAR.name, "agent", "STOP")
+
+    def is_back():
+        try:
+            return processes(NEAR.name)["agent"]["restarts"] > agent["restarts"]
+        except controller.CliError:
+            return False
+
+    wait_until(is_back, LIMIT_S, "the agent was started again", 0.3)
+    served(NEAR)
+    assert healing.pvm(NEAR.name)[0] == uuid
+    assert not healing.events_since(since, f"port/{NEAR.name}")
 
 
 def away_from_cvm():

@@ -135,6 +135,19 @@ def test_a_killed_program_is_started_again(vm, signal):
         assert now["pid"] > 1
 
 
+def test_an_agent_that_hangs_is_started_again(vm):
+    """Nobody else could end it: whoever wants to reaches the VM through it."""
+    kill_and_wait(vm, "agent", "STOP")
+    with Channel(vm.channel_path) as connection:
+        lines = connection.call("guest.log", process="agent", lines=500)["lines"]
+        assert any("gave no sign of life for 6000 ms: it is killed" in line for line in lines)
+        # The next one does give them: it is as well as if it had never been watched.
+        first = processes(connection)["agent"]
+        wait_until(lambda: processes(connection)["agent"]["started_ms_ago"] > 10000, 30,
+                   "the agent has run for longer than one that hangs")
+        assert processes(connection)["agent"]["pid"] == first["pid"]
+
+
 def test_the_log_keeps_the_end_of_a_program(vm):
     kill_and_wait(vm, "agent")
     with Channel(vm.channel_path) as connection:

@@ -66,12 +66,6 @@ def test_what_is_wished_adds_up():
         assert (round_.protected, round_.more_port) == (protected, more_port)
 
 
-def test_a_known_gap_is_drawn_only_by_name():
-    gaps = [name for name, kind in chaosplan.KINDS.items() if kind.gap]
-    assert not set(gaps) & set(chaosplan.kinds(spares=True))
-    assert chaosplan.kinds(only=gaps) == gaps
-
-
 def test_all_that_is_drawn_can_be_done():
     assert set(calamity.CLASSES) | {name for name, kind in chaosplan.KINDS.items() if kind.wish} \
         == set(chaosplan.KINDS)
