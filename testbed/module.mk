@@ -62,3 +62,11 @@ bench-heal: ## Let PVMs and a server fail under traffic, and time it (ten minute
 	$(MAKE) -j2 all
 	$(MAKE) image
 	testbed/bench/heal $(BENCH)
+
+.PHONY: bench-calm
+bench-calm: ## Keep all processors busy while nothing fails: nobody may react (ten minutes; BENCH="--minutes 2")
+	deps/install-packages
+	$(MAKE) deps
+	$(MAKE) -j2 all
+	$(MAKE) image
+	testbed/bench/calm $(BENCH)

@@ -10,7 +10,7 @@ import signal
 
 import pytest
 
-from bed import checks, controller, failures, healing, host, moves
+from bed import calm, checks, controller, failures, healing, host, moves
 from bed import topology as topo
 from lib.lab import wait_until
 
@@ -260,3 +260,10 @@ def test_a_drain_takes_spares_away():
     finally:
         controller.cli("server", "undrain", where.name)
     served(NEAR, OTHER)
+
+
+def test_nobody_reacts_to_a_busy_machine():
+    """A short form of `make bench-calm`."""
+    seen = calm.watch(45, SITE)
+    print(seen)
+    assert seen["problems"] == []
