@@ -486,14 +486,27 @@ struct fleet_vm *fleet_vm_find(struct fleet *fleet, const char *uuid)
 	return NULL;
 }
 
-/* A reference to the VM's entry, which is made if there is none. */
-struct fleet_vm *fleet_vm_ref(struct fleet *fleet, const char *object, const struct target *target,
-	struct problem *problem)
+/* The VM stands in for one that was lost, and was never started. fleet->lock is held. */
+static void note_placed(struct fleet_vm *vm, const struct take_over *story)
+{
+	if (story == NULL)
+		return;
+	vm->heart.story = *story;
+	vm->heart.start_here = true;
+	vm->fresh = true;
+}
+
+/* A reference to the VM's entry, which is made if there is none. `story`: of a placement, or NULL.
+ */
+static struct fleet_vm *ref_or_make(struct fleet *fleet, const char *object,
+	const struct target *target, const struct take_over *story, struct problem *problem)
 {
 	pthread_mutex_lock(&fleet->lock);
 	struct fleet_vm *vm = fleet_vm_find(fleet, target->uuid);
-	if (vm != NULL)
+	if (vm != NULL) {
 		vm->refs++;
+		note_placed(vm, story);
+	}
 	pthread_mutex_unlock(&fleet->lock);
 	if (vm != NULL)
 		return vm;
@@ -526,11 +539,13 @@ struct fleet_vm *fleet_vm_ref(struct fleet *fleet, const char *object, const str
 	pthread_mutex_init(&made->life, NULL);
 	fleet_cond_init(&made->wake);
 	fleet_cond_init(&made->heart.wake);
+	note_placed(made, story);
 
 	pthread_mutex_lock(&fleet->lock);
 	vm = fleet_vm_find(fleet, target->uuid);
 	if (vm != NULL) {
 		vm->refs++; /* somebody was faster */
+		note_placed(vm, story);
 	} else {
 		made->next = fleet->vms;
 		fleet->vms = made;
@@ -546,6 +561,18 @@ struct fleet_vm *fleet_vm_ref(struct fleet *fleet, const char *object, const str
 		return made;
 	vm_free(fleet, made);
 	return vm;
+}
+
+struct fleet_vm *fleet_vm_ref(struct fleet *fleet, const char *object, const struct target *target,
+	struct problem *problem)
+{
+	return ref_or_make(fleet, object, target, NULL, problem);
+}
+
+struct fleet_vm *fleet_vm_ref_placed(struct fleet *fleet, const char *object,
+	const struct target *target, const struct take_over *story, struct problem *problem)
+{
+	return ref_or_make(fleet, object, target, story, problem);
 }
 
 /* The same for a VM that should run; there is none for one that shouldn't. */
@@ -603,6 +630,7 @@ void fleet_vm_adopt(struct fleet *fleet, struct fleet_vm *old, struct fleet_vm *
 	memcpy(spare->object, old->object, sizeof(spare->object));
 	spare->spare_id = 0;
 	spare->spare_ready = false;
+	spare->ran = true;
 	spare->serves = old->serves;
 	snprintf(spare->missing, sizeof(spare->missing), "it has just taken over");
 	pthread_mutex_unlock(&fleet->lock);
@@ -619,6 +647,7 @@ int fleet_vm_replace(
 	vm->refs = 1; /* the list's */
 	vm->guest = guest;
 	vm->is_cvm = old->is_cvm;
+	vm->ran = true;
 	snprintf(vm->object, sizeof(vm->object), "%s", old->object);
 	snprintf(vm->uuid, sizeof(vm->uuid), "%s", old->uuid);
 	pthread_mutex_init(&vm->life, NULL);
@@ -832,6 +861,7 @@ int fleet_vm_start(struct fleet *fleet, const char *object, struct problem *prob
 	int err = wait_server(fleet, vm, &why);
 	if (err == 0)
 		err = start_locked(fleet, vm, &target, &why);
+	vm->ran = vm->ran || err == 0;
 	pthread_mutex_unlock(&vm->life);
 	if (err == EHOSTUNREACH || err == ETIMEDOUT)
 		problem_set(problem, 503, "server-unreachable",
@@ -907,6 +937,29 @@ static bool is_current(struct fleet *fleet, const struct fleet_vm *vm)
 			: err != ENOENT;
 }
 
+/*
+ * Is it to be started again, and not for the first time? That is so of one that edgeplexd has not
+ * seen run since its own start, too, unless the VM is only being created, or was placed anew.
+ */
+static bool has_run(struct fleet *fleet, const struct fleet_vm *vm, const struct target *target)
+{
+	bool active = (target->is_cvm ? target->cvm.state : target->port.state) == PORT_ACTIVE;
+	pthread_mutex_lock(&fleet->lock);
+	bool fresh = vm->fresh;
+	pthread_mutex_unlock(&fleet->lock);
+	return vm->ran || (active && !fresh);
+}
+
+/* Tells that a VM, which isn't a spare, is started again. */
+static void tell_again(struct fleet *fleet, const struct fleet_vm *vm, const struct target *target)
+{
+	fleet_event(fleet, "warning", vm->object,
+		"its VM is gone from server %s: starting it again", vm->server->name);
+	if (!target->is_cvm)
+		store_history_add(fleet->store, target->port.id, "started again", vm->server->name,
+			"its VM was gone");
+}
+
 /* Sees to it that the VM runs. Returns whether it does. vm->life is held. */
 static bool keep_running(struct fleet *fleet, struct fleet_vm *vm, const struct target *target)
 {
@@ -919,8 +972,10 @@ static bool keep_running(struct fleet *fleet, struct fleet_vm *vm, const struct 
 	}
 	int err = hv_vm_get(vm->server->hv, vm->uuid, &seen, &why);
 	if (err == 0 && (seen.state == HV_VM_RUNNING ||
-				(seen.state == HV_VM_PAUSED && has_standby(target))))
+				(seen.state == HV_VM_PAUSED && has_standby(target)))) {
+		vm->ran = true;
 		return true;
+	}
 	if (err == 0) {
 		fleet_vm_seen(fleet, vm, FLEET_VM_UNKNOWN, NULL, NULL,
 			seen.state == HV_VM_PAUSED ? "its VM is paused: resume it with virsh"
@@ -933,12 +988,8 @@ static bool keep_running(struct fleet *fleet, struct fleet_vm *vm, const struct 
 	if (fleet_now_ms() < vm->start_after_ms || has_standby(target) ||
 		!fleet_heart_leaves(vm, target))
 		return false;
-	if (!target->is_spare)
-		fleet_event(fleet, "warning", vm->object,
-			"its VM is gone from server %s: starting it again", vm->server->name);
-	if (!target->is_cvm && !target->is_spare)
-		store_history_add(fleet->store, target->port.id, "started again", vm->server->name,
-			"its VM was gone");
+	if (!target->is_spare && has_run(fleet, vm, target))
+		tell_again(fleet, vm, target);
 	err = start_locked(fleet, vm, target, &why);
 	if (err != 0) {
 		vm->start_after_ms = fleet_now_ms() + START_RETRY_MS;
@@ -946,6 +997,7 @@ static bool keep_running(struct fleet *fleet, struct fleet_vm *vm, const struct 
 		return false;
 	}
 	vm->trouble = false;
+	vm->ran = true;
 	fleet_heart_restarted(vm);
 	if (is_current(fleet, vm))
 		return true;
@@ -1041,12 +1093,24 @@ static void *vm_keeper_main(void *arg)
 	return NULL;
 }
 
+/* Is a VM for this object being placed? Its entry is made by whoever does that. */
+static bool is_being_placed(struct fleet *fleet, const char *object)
+{
+	bool is = false;
+	pthread_mutex_lock(&fleet->lock);
+	for (const struct fleet_vm *vm = fleet->vms; vm != NULL && !is; vm = vm->next)
+		is = vm->placing && strcmp(vm->object, object) == 0;
+	pthread_mutex_unlock(&fleet->lock);
+	return is;
+}
+
 /* Sees to it that a VM that should run has an entry, and with it a keeper. */
 static void ensure_kept(struct fleet *fleet, const char *object)
 {
 	struct target target;
 	struct problem problem = {0};
-	if (fleet_target_load(fleet, object, &target) != 0 || !target.started)
+	if (is_being_placed(fleet, object) || fleet_target_load(fleet, object, &target) != 0 ||
+		!target.started)
 		return;
 	struct fleet_vm *vm = fleet_vm_ref(fleet, object, &target, &problem);
 	if (vm == NULL)

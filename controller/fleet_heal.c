@@ -294,6 +294,8 @@ static bool place_anew(struct fleet_vm *vm, enum heal_cause cause, const struct 
 	snprintf(object, sizeof(object), "%s", vm->object);
 	pthread_mutex_lock(&fleet->lock);
 	story.sick_us = vm->server->sick_ms * 1000;
+	/* From the commit on the store names a VM of which everybody else would make an entry. */
+	vm->placing = true;
 	pthread_mutex_unlock(&fleet->lock);
 	int rc;
 	if (target->is_cvm) {
@@ -312,29 +314,27 @@ static bool place_anew(struct fleet_vm *vm, enum heal_cause cause, const struct 
 			fleet_event(fleet, "error", object, "it can't be placed anew: %s",
 				problem.detail);
 		vm->trouble = problem.status != 404;
+		pthread_mutex_lock(&fleet->lock);
+		vm->placing = false;
+		pthread_mutex_unlock(&fleet->lock);
 		return false;
 	}
 	story.chosen_us = now_us();
+	bool there = fleet_target_load(fleet, object, &as_it_is) == 0;
+	if (there)
+		snprintf(story.way, sizeof(story.way), "placed anew on server %s",
+			target->is_cvm ? as_it_is.cvm.server : as_it_is.port.server);
 	/* The entry goes before there is another one: a CVM's has the same UUID. */
 	fleet_vm_dismiss(fleet, vm);
-	if (fleet_target_load(fleet, object, &as_it_is) != 0)
+	if (!there)
 		return true;
-	snprintf(story.way, sizeof(story.way), "placed anew on server %s",
-		target->is_cvm ? as_it_is.cvm.server : as_it_is.port.server);
+	/* It boots meanwhile; it isn't configured before the switch has confirmed. */
+	struct fleet_vm *fresh = fleet_vm_ref_placed(fleet, object, &as_it_is, &story, &problem);
+	if (fresh != NULL)
+		fleet_vm_unref(fleet, fresh);
 	fleet_event(fleet, "warning", object, "%s: %s", heal_cause_text(cause), story.way);
 	explain_warn(fleet->store, fleet, object);
-	if (fence(fleet, as_it_is.site.id, object))
-		story.fenced_us = story.configured_us = now_us();
-	struct fleet_vm *fresh = fleet_vm_ref(fleet, object, &as_it_is, &problem);
-	if (fresh != NULL) {
-		pthread_mutex_lock(&fleet->lock);
-		fresh->heart.story = story;
-		fresh->heart.start_here = true;
-		fresh->kicked = true;
-		pthread_cond_signal(&fresh->wake);
-		pthread_mutex_unlock(&fleet->lock);
-		fleet_vm_unref(fleet, fresh);
-	}
+	fence(fleet, as_it_is.site.id, object);
 	fleet_reaper_kick(fleet);
 	fleet_kick(fleet);
 	return true;

@@ -126,6 +126,9 @@ struct fleet_vm {
 	pthread_mutex_t life;
 	int64_t start_after_ms; /* monotonic: don't try again to start it before. Under life */
 	bool trouble;           /* an event told that it can't be started or configured */
+	bool ran;               /* its process was seen, or was started. Under life */
+	bool fresh;             /* was placed anew, and never started before. Under fleet->lock */
+	bool placing;           /* another one is being placed for it. Under fleet->lock */
 	bool leaving;           /* its sessions are ended on purpose. Under fleet->lock */
 
 	/* What was last seen; under fleet->lock. */
@@ -249,6 +252,10 @@ int fleet_gone(struct problem *problem, const char *object); /* sets it; -1 */
 /* A reference to the VM's entry, which is made if there is none; NULL with `problem`. */
 struct fleet_vm *fleet_vm_ref(struct fleet *fleet, const char *object, const struct target *target,
 	struct problem *problem);
+/* The same of one that was placed for a VM that was lost, and never started; its keeper does that.
+ */
+struct fleet_vm *fleet_vm_ref_placed(struct fleet *fleet, const char *object,
+	const struct target *target, const struct take_over *story, struct problem *problem);
 /* The same for a VM that should run; there is none for one that shouldn't. */
 struct fleet_vm *fleet_started_vm_ref(struct fleet *fleet, const char *object,
 	const struct target *target, struct problem *problem);

@@ -159,8 +159,13 @@ def test_operation_goes_on_after_kills_at_every_step(bed):  # pylint: disable=un
         assert host.vm_pid(EDGE.name) is None
         assert len(rules(topo.SITES[1])) == total - own
         assert all(f"port/{EDGE.name}" not in row for row in allocations())
+        newest = controller.query("event", "list", "--limit", 1)["items"][0]["id"]
         operation, killed = kill_at_every_step(*controller.port_create(EDGE))
         assert operation["state"] == "succeeded" and "start-vm" in killed
+        # Whoever starts it, it is the first time.
+        assert not [e for e in controller.query("event", "list", "--after", newest)["items"]
+                    if "is gone from server" in e["text"]]
+        assert controller.query("pvm", "show", EDGE.name)["history"] == []
         assert vms_of(EDGE) == 1
         assert len(rules(topo.SITES[1])) == total and len(allocations()) == given
     checks.wait_routes([EDGE, FAR])
