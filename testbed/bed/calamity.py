@@ -262,7 +262,7 @@ def _customers_on(name):
 class Server(Calamity):
     """As failures.py has it."""
 
-    KINDS = {"unplugged": "unplugged", "silent": "silent", "server-dead": "server"}
+    KINDS = {"unplugged": "unplugged", "silent": "silent", "trunk-down": "trunk", "server-dead": "server"}
 
     def __init__(self, event):
         super().__init__(event)
@@ -403,7 +403,7 @@ CLASSES = {
     "hostd-killed": Daemon, "hostd-stopped": Daemon, "edgeplexd-killed": Daemon,
     "edgeplexd-stopped": Daemon, "libvirtd-killed": Libvirtd, "libvirtd-stopped": Libvirtd,
     "bridge-killed": Bridge, "switch-killed": Switch, "switch-db-killed": SwitchDatabase,
-    "unplugged": Server, "silent": Server, "server-dead": Server, "unreachable": Unreachable,
+    "unplugged": Server, "silent": Server, "trunk-down": Server, "server-dead": Server, "unreachable": Unreachable,
     "apart": Link, "core-cut": Link, "ce-flapped": Link, "ce-restarted": Ce,
     "rr-restarted": RouteReflector,
 }

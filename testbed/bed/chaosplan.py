@@ -65,6 +65,7 @@ KINDS = {
     # Servers and their networks.
     "unplugged": Kind("server unplugged", SERVERS, (1, 15), group="gone"),
     "silent": Kind("server's network silent", SERVERS, (1, 15), group="gone"),
+    "trunk-down": Kind("server's trunk without carrier", SERVERS, (0.5, 15), group="gone"),
     "unreachable": Kind("server out of the controller's reach", SERVERS, (1, 20), group="server"),
     "apart": Kind("no network between the servers", ("a-left", "a-right"), (1, 10), group="server"),
     "server-dead": Kind("server dead", SERVERS, (2, 20), group="gone"),

@@ -11,6 +11,7 @@
 | stop       | SIGSTOP of it; repair() wakes it if it is still there                             |
 | unplugged  | the server's network is gone: no carrier on its trunk and its management link     |
 | silent     | the same, but nothing drops its carrier: frames just don't arrive                 |
+| trunk      | no carrier on its trunk, and nothing else                                         |
 | server     | the server dies: VMs, libvirtd, hostd at once, and its links' carriers. repair()  |
 |            | boots it: daemons run, VMs and what was in its memory's file systems are gone     |
 
@@ -34,7 +35,7 @@ from lib import lab
 
 from . import host, moves, server, switch
 
-KINDS = ("kill", "stop", "unplugged", "silent", "server")
+KINDS = ("kill", "stop", "unplugged", "silent", "trunk", "server")
 PROGRAMS = (b"qemu-system", b"edgeplex-hostd", b"libvirtd")  # that die with their server
 CLONE_NEWNET = 0x40000000
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
@@ -211,6 +212,21 @@ class Silent(_NetworkLoss):
         super()._repair()
 
 
+class TrunkDown(Failure):
+    """Its own end of the trunk is switched off: nobody reaches its VMs, but the controller reaches it."""
+
+    def __init__(self, site, where):
+        super().__init__(site, where)
+        self._link = Interface(where.ns, "trunk")
+
+    def _strike(self):
+        self._link.set_up(False)
+
+    def _repair(self):
+        self._link.set_up(True)
+        self._link.close()
+
+
 class ServerDeath(Unplugged):
     """Nothing of it answers, and nothing that it held in memory comes back."""
 
@@ -281,7 +297,7 @@ def boot(where, links):
     server.start_daemons(where)
 
 
-_CLASSES = dict(zip(KINDS, (Kill, Stop, Unplugged, Silent, ServerDeath)))
+_CLASSES = dict(zip(KINDS, (Kill, Stop, Unplugged, Silent, TrunkDown, ServerDeath)))
 
 
 def prepare(kind, site, where):

@@ -68,15 +68,16 @@ def events_since(newest, name):
             if e["object"] == name]
 
 
-def wait_story(port, since, limit_s=150):
-    """Waits until the port's VM was replaced, and gives service. Returns the text that tells of it."""
+def wait_story(name, since, limit_s=150, kind="port"):
+    """Waits until the port's VM, or the site's CVM (`kind` "cvm"), was replaced and gives service. Returns
+    the text that tells of it."""
     def told():
         try:
-            texts = events_since(since, f"port/{port}")
+            texts = events_since(since, f"{kind}/{name}")
         except controller.CliError:
             return None  # edgeplexd was killed
         return next((text for text in reversed(texts) if STORY.search(text)), None)
-    return lab.wait_until(told, limit_s, f"the PVM of {port} was replaced and serves", 0.2)
+    return lab.wait_until(told, limit_s, f"the VM of {kind} {name} was replaced and serves", 0.2)
 
 
 def voids():
@@ -106,4 +107,5 @@ def neighbor_mac(edge):
 
 def domains_by_uuid(where):
     """{UUID: name} of what runs on a server."""
-    return {server.virsh(where, "domuuid", vm).strip(): vm for vm in moves.domains(where)}
+    return dict(line.split() for line in
+                server.virsh(where, "list", "--all", "--uuid", "--name").splitlines() if line.strip())

@@ -7,10 +7,11 @@ How fast that is, `make bench-heal` measures.
 
 import os
 import signal
+import time
 
 import pytest
 
-from bed import calm, checks, controller, failures, healing, host, moves
+from bed import calm, checks, controller, failures, healing, host, moves, probes
 from bed import topology as topo
 from lib.lab import wait_until
 
@@ -161,7 +162,8 @@ def test_an_agent_that_hangs_costs_nothing():
     wait_until(is_back, LIMIT_S, "the agent was started again", 0.3)
     served(NEAR)
     assert healing.pvm(NEAR.name)[0] == uuid
-    assert not healing.events_since(since, f"port/{NEAR.name}")
+    assert not [text for text in healing.events_since(since, f"port/{NEAR.name}")
+                if healing.STORY.search(text) or "gone" in text]
 
 
 def away_from_cvm():
@@ -174,8 +176,9 @@ def away_from_cvm():
     return there
 
 
-@pytest.mark.parametrize("kind", ["server", "silent"])
-def test_a_server_that_dies(kind):
+@pytest.mark.parametrize("kind, health", [("server", "dead"), ("silent", "dead"),
+                                          ("trunk", "trunk-down")])
+def test_a_server_that_dies(kind, health):
     where = away_from_cvm()
     healing.wait_ready(SITE, 2)
     # One spare is elsewhere: that is for one of the PVMs, the other one is started anew.
@@ -188,7 +191,10 @@ def test_a_server_that_dies(kind):
         stories = [healing.wait_story(edge.name, since) for edge in (NEAR, OTHER)]
         assert sum("taken over by spare-" in story for story in stories) == len(ready) == 1
         assert sum("placed anew" in story for story in stories) == 1
-        assert controller.query("server", "show", where.name)["health"] == "dead"
+        assert controller.query("server", "show", where.name)["health"] == health
+        # It never ran before: nobody starts it again.
+        assert not [text for edge in (NEAR, OTHER) for text in healing.events_since(
+            since, f"port/{edge.name}") if "is gone from server" in text]
         served(NEAR, OTHER)
         assert {moves.server_of(edge.name).name for edge in (NEAR, OTHER)} == {moves.other(where).name}
     finally:
@@ -202,6 +208,77 @@ def test_a_server_that_dies(kind):
     wait_until(lambda: {s["server"] for s in healing.spares(SITE)} == {w.name for w in SITE.servers},
                LIMIT_S, "the spares are spread again", 0.3)
     served(NEAR, OTHER)
+
+
+def test_a_server_that_dies_with_the_cvm():
+    """Which is placed anew, unprotected as it is; the PVMs forward on, and routes are kept meanwhile."""
+    where = moves.other(away_from_cvm())
+    uuids = [healing.pvm(edge.name)[0] for edge in (NEAR, OTHER)]
+    healing.wait_ready(SITE, 2)
+    since = healing.newest_event()
+    failure = failures.prepare("server", SITE, where)
+    try:
+        failure.strike()
+        story = healing.wait_story(SITE.name, since, kind="cvm")
+        assert f"the server died: placed anew on server {moves.other(where).name}" in story
+        assert not [text for text in healing.events_since(since, f"cvm/{SITE.name}")
+                    if "is gone from server" in text]
+        served(NEAR, OTHER)
+        assert [healing.pvm(edge.name)[0] for edge in (NEAR, OTHER)] == uuids
+    finally:
+        failure.repair()
+    wait_until(lambda: controller.query("server", "show", where.name)["health"] == "well", LIMIT_S,
+               "the server is well again", 0.3)
+    served(NEAR, OTHER)
+
+
+def test_a_server_that_forwards_out_of_reach_is_only_told_of():
+    where = away_from_cvm()
+    uuids = [healing.pvm(edge.name)[0] for edge in (NEAR, OTHER)]
+    healing.wait_ready(SITE, 2)
+    since = healing.newest_event()
+    relay = host.daemon_pid(f"{where.name}-relay")
+
+    def health():
+        return controller.query("server", "show", where.name)["health"]
+
+    with probes.Probes(NEAR, FAR, 100) as sent:
+        begin = time.time_ns()
+        os.kill(relay, signal.SIGSTOP)
+        try:
+            wait_until(lambda: health() == "hidden", 60, "it is missed", 0.2)
+            told = time.time_ns()
+            # As long as would have made it dead three times over.
+            wait_until(lambda: time.time_ns() > told + 8e9 or health() != "hidden", 20,
+                       "time for second thoughts", 0.5)
+            assert health() == "hidden"
+        finally:
+            os.kill(relay, signal.SIGCONT)
+        wait_until(lambda: health() == "well", LIMIT_S, "the server is well again", 0.3)
+        assert probes.total(sent.end(begin))["lost"] == 0
+    assert [healing.pvm(edge.name)[0] for edge in (NEAR, OTHER)] == uuids
+    texts = healing.events_since(since, f"server/{where.name}")
+    assert sum("its VMs forward, but it doesn't answer" in text for text in texts) == 1
+    assert not [text for edge in (NEAR, OTHER)
+                for text in healing.events_since(since, f"port/{edge.name}")]
+    served(NEAR, OTHER)
+
+
+def test_a_vm_that_was_a_spare_is_moved():
+    """Its NICs have other MTUs than one that was started for the port, and its name is another."""
+    _, pid, _ = healing.pvm(NEAR.name)
+    since = healing.newest_event()
+    os.kill(pid, signal.SIGKILL)
+    healing.wait_story(NEAR.name, since)
+    served(NEAR)
+    uuid, _, where = healing.pvm(NEAR.name)
+    for there in (moves.other(where), where):
+        with probes.Probes(NEAR, FAR, 100) as sent:
+            controller.cli("pvm", "migrate", NEAR.name, "--to", there.name)
+            sent.settled(time.time_ns())
+            assert probes.total(sent.end())["lost"] == 0
+        assert healing.pvm(NEAR.name)[0] == uuid and moves.server_of(NEAR.name) is there
+        served(NEAR)
 
 
 def is_back(former):
