@@ -19,12 +19,14 @@
 #define IDLE_S 120
 #define BACKLOG 64
 
-static int64_t monotonic_ms(void)
+int64_t api_now_ms(void)
 {
 	struct timespec now;
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
+
+/* ---- what the handlers share ----------------------------------------------------------------- */
 
 const char *api_query(const struct api_request *request, const char *name)
 {
@@ -45,6 +47,41 @@ int64_t api_query_number(
 			"%s: \"%.40s\" is not a whole number from 0 to %lld", name, text,
 			(long long)max);
 	return value;
+}
+
+bool api_read_wait(struct api_request *request, uint32_t *wait_s)
+{
+	int64_t value =
+		api_query_number(request, "wait_s", ENGINE_WAIT_MAX_S, ENGINE_WAIT_DEFAULT_S);
+	*wait_s = (uint32_t)value;
+	return value >= 0;
+}
+
+void api_database_failed(struct api_request *request)
+{
+	problem_set(&request->problem, 500, "internal",
+		"the database can't be used: check disk space and permissions of the state "
+		"directory");
+}
+
+void api_created(struct api_request *request, const char *resource, const char *name)
+{
+	request->status = 201;
+	snprintf(request->location, sizeof(request->location), "/v1/%s/%s", resource, name);
+}
+
+void api_accepted(struct api_request *request, const struct operation *op)
+{
+	request->status = 202;
+	snprintf(request->location, sizeof(request->location), "/v1/operations/%lld",
+		(long long)op->id);
+	request->answer = engine_operation_json(op);
+}
+
+void api_answer_list(struct api_request *request, cJSON *items)
+{
+	request->answer = cJSON_CreateObject();
+	cJSON_AddItemToObject(request->answer, "items", items);
 }
 
 /* ---- routing ------------------------------------------------------------------------------ */
@@ -287,7 +324,7 @@ int api_start(const char *socket_path, struct store *store, struct fleet *fleet,
 	api->store = store;
 	api->fleet = fleet;
 	api->engine = engine;
-	api->started_ms = monotonic_ms();
+	api->started_ms = api_now_ms();
 	snprintf(api->socket_path, sizeof(api->socket_path), "%s", socket_path);
 	int fd = listen_unix(socket_path, why);
 	if (fd < 0) {

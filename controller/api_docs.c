@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 
-/* What the API says about itself: the OpenAPI document, from the table of routes, and metrics. */
+/*
+ * What the API says about itself: the OpenAPI document, from the table of routes, metrics, and
+ * whether all is well.
+ */
 
 #include <ctype.h>
 #include <inttypes.h>
@@ -397,4 +400,19 @@ void api_metrics(struct api_request *request)
 	write_protections(out, request->api);
 	write_spares(out, request->api);
 	fclose(out);
+}
+
+/* ---- health -------------------------------------------------------------------------------- */
+
+void api_health(struct api_request *request)
+{
+	struct site *sites = NULL;
+	size_t n = 0;
+	bool database = store_site_list(request->api->store, &sites, &n) == 0;
+	free(sites);
+	request->answer = cJSON_CreateObject();
+	cJSON_AddStringToObject(request->answer, "status", database ? "ok" : "database failed");
+	cJSON_AddStringToObject(request->answer, "version", API_VERSION);
+	cJSON_AddNumberToObject(
+		request->answer, "uptime_ms", (double)(api_now_ms() - request->api->started_ms));
 }

@@ -2,7 +2,10 @@
 #ifndef EDGEPLEX_API_INTERNAL_H
 #define EDGEPLEX_API_INTERNAL_H
 
-/* What the API's files share: a request, and the table of routes. */
+/*
+ * What the API's files share: a request, the table of routes (api_routes.c), the handlers in it,
+ * and what these share (api.c).
+ */
 
 #include <microhttpd.h>
 
@@ -37,7 +40,11 @@ struct api_request {
 	struct problem problem;
 };
 
-typedef void (*api_handler)(struct api_request *request);
+/*
+ * Does what a route is for, on the connection's own thread, which may wait: fills in the answer or
+ * sets the problem.
+ */
+typedef void api_handler(struct api_request *request);
 
 struct api_parameter {
 	const char *name, *description;
@@ -46,7 +53,7 @@ struct api_parameter {
 struct api_route {
 	const char *method;
 	const char *path; /* "/v1/sites/{name}" */
-	api_handler handler;
+	api_handler *handler;
 	const char *summary;
 	/* Name of the body's schema; NULL: no body is taken; with "?" before it: may be left out.
 	 */
@@ -59,16 +66,50 @@ struct api_route {
 extern const struct api_route api_routes[];
 extern const size_t api_n_routes;
 
+/* ---- what the handlers share ---------------------------------------------------------------- */
+
+/* Most items of a list's page. */
+#define API_LIST_LIMIT 1000
+
+int64_t api_now_ms(void); /* monotonic */
+
 /* The query's parameter, or NULL. */
 const char *api_query(const struct api_request *request, const char *name);
 /* A whole number of the query; `otherwise` if absent. -1 with the request's problem set. */
 int64_t api_query_number(
 	struct api_request *request, const char *name, int64_t max, int64_t otherwise);
+/* `wait_s` of the query. Returns false with the problem set. */
+bool api_read_wait(struct api_request *request, uint32_t *wait_s);
 
-void api_openapi(struct api_request *request);
-void api_metrics(struct api_request *request);
+void api_database_failed(struct api_request *request); /* sets the problem */
+/* The answer's status and Location: 201, and the object; or 202, and the operation, told, too. */
+void api_created(struct api_request *request, const char *resource, const char *name);
+void api_accepted(struct api_request *request, const struct operation *op);
+/* `items` (taken) as a list's answer. */
+void api_answer_list(struct api_request *request, cJSON *items);
 
 /* "up", "degraded", "down", "creating", "deleting". */
 const char *api_port_status(const struct port *port, const struct fleet_vm_view *view);
+
+/* ---- handlers ------------------------------------------------------------------------------ */
+
+/* api_inventory.c */
+api_handler api_sites_list, api_site_create, api_site_show, api_site_change, api_site_delete,
+	api_site_risks, api_spares_list, api_servers_list, api_server_create, api_server_show,
+	api_server_change, api_server_drain, api_server_undrain, api_server_delete,
+	api_customers_list, api_customer_create, api_customer_show, api_customer_change,
+	api_customer_delete;
+/* api_port.c */
+api_handler api_ports_list, api_port_create, api_port_show, api_port_change, api_port_delete;
+/* api_vm.c */
+api_handler api_pvms_list, api_pvm_show, api_pvm_rib, api_pvm_fib, api_pvm_neighbors,
+	api_pvm_processes, api_pvm_placement, api_pvm_migrate, api_pvm_signal, api_cvms_list,
+	api_cvm_create, api_cvm_show, api_cvm_delete, api_cvm_rib, api_cvm_processes,
+	api_cvm_placement, api_cvm_migrate, api_cvm_protect, api_cvm_unprotect, api_cvm_failover,
+	api_cvm_signal;
+/* api_progress.c */
+api_handler api_operations_list, api_operation_show, api_events_list;
+/* api_docs.c */
+api_handler api_openapi, api_health, api_metrics;
 
 #endif

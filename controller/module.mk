@@ -4,14 +4,17 @@
 include controller/drivers.mk
 -include controller/cli/module.mk
 
-CONTROLLER_NAMES := api api_docs api_routes engine explain fleet fleet_guest fleet_heal fleet_move \
-	fleet_move_switch fleet_protect fleet_protect_ask fleet_protector fleet_reaper fleet_server \
-	fleet_spare fleet_standby fleet_switch fleet_takeover fleet_watch \
-	guest_config heal_decide health model \
-	placement problem protect_decide registry registry_customer \
-	registry_cvm registry_place registry_port registry_server registry_site registry_spare risks \
-	store store_alloc store_cvm store_inventory store_port store_progress store_schema store_spare \
-	store_sql
+CONTROLLER_NAMES := \
+	api api_docs api_inventory api_port api_progress api_routes api_vm \
+	fleet fleet_guest fleet_heal fleet_move fleet_move_switch fleet_protect \
+	fleet_protect_ask fleet_protector fleet_reaper fleet_server fleet_spare \
+	fleet_standby fleet_switch fleet_takeover fleet_watch \
+	registry registry_customer registry_cvm registry_place registry_port registry_server \
+	registry_site registry_spare \
+	store store_alloc store_cvm store_inventory store_port store_progress store_schema \
+	store_spare store_sql \
+	engine explain guest_config heal_decide health model placement problem \
+	protect_decide risks
 CONTROLLER_OBJECTS := $(CONTROLLER_NAMES:%=$(B)/obj/controller/%.o)
 CONTROLLER_LIBS = -lmicrohttpd -lsqlite3 -lpthread -lm
 
