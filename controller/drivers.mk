@@ -2,8 +2,9 @@
 # libdrivers.a: how the controller speaks to servers, VMs and switches.
 # Link $(LIBDRIVERS) before $(LIBCOMMON), and $(DRIVERS_LIBS) $(COMMON_LIBS) behind them.
 
-DRIVERS_SOURCES := $(addprefix controller/,fabric.c fabric_flows.c fabric_rules.c guest.c hostd_client.c hypervisor.c \
-	hypervisor_xml.c libvirt_fix.c)
+DRIVERS_SOURCES := $(addprefix controller/,fabric.c fabric_counters.c fabric_flows.c \
+	fabric_reconcile.c fabric_request.c fabric_rules.c fabric_session.c guest.c hostd_client.c \
+	hypervisor.c hypervisor_xml.c libvirt_fix.c)
 LIBDRIVERS := $(B)/libdrivers.a
 DRIVERS_LIBS = -lvirt -lxml2 $(OVS_LIBS)
 
@@ -11,7 +12,8 @@ $(LIBDRIVERS): $(DRIVERS_SOURCES:%.c=$(B)/obj/%.o)
 	@rm -f $@
 	ar rcs $@ $^
 
-DRIVERS_OVS_OBJECTS := $(addprefix $(B)/obj/controller/,fabric.o fabric_flows.o)
+DRIVERS_OVS_OBJECTS := $(addprefix $(B)/obj/controller/,fabric.o fabric_counters.o fabric_flows.o \
+	fabric_reconcile.o fabric_request.o fabric_session.o)
 $(DRIVERS_OVS_OBJECTS): MOD_CPPFLAGS += $(OVS_CPPFLAGS)
 $(DRIVERS_OVS_OBJECTS): | $(DEPS)/ovs.stamp
 $(B)/obj/controller/hypervisor_xml.o $(B)/obj/controller/hypervisor_xml_test.o: MOD_CPPFLAGS += -isystem /usr/include/libxml2

@@ -4,8 +4,8 @@
 
 /*
  * Rules as libopenvswitch knows them: a set of flows, made from our rules or read from a switch,
- * and the difference of two sets. For fabric.c only; include <config.h> first. A set belongs to one
- * thread. libopenvswitch ends the process when memory runs out.
+ * and the difference of two sets. For fabric_reconcile.c only; include <config.h> first. A set
+ * belongs to one thread. libopenvswitch ends the process when memory runs out.
  */
 
 #include <stdbool.h>
