@@ -3,6 +3,7 @@
 /* Placement from the store's facts to its explanation. */
 
 #include "controller/explain.h"
+#include "controller/registry_fixture.h"
 
 #include <errno.h>
 #include <setjmp.h>
@@ -16,7 +17,7 @@
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, set_up, tear_down)
 
 struct fixture {
-	char dir[64], path[96];
+	struct fixture_db db;
 	struct store *store;
 	unsigned n_ports;
 };
@@ -28,30 +29,11 @@ static bool reachable(void *ctx, int64_t server_id)
 	return true;
 }
 
-static struct ep_prefix addr(const char *text)
-{
-	struct ep_prefix addr;
-	assert_int_equal(ep_addr_parse(text, &addr), 0);
-	return addr;
-}
-
-static struct ep_prefix prefix(const char *text)
-{
-	struct ep_prefix prefix;
-	assert_int_equal(ep_prefix_parse(text, true, &prefix, NULL), 0);
-	return prefix;
-}
-
 static void add_server(struct fixture *f, const char *name, const char *rack)
 {
-	struct server server = {.memory_mib = 4096};
+	struct server server = fixture_server(name, "a");
 	struct problem problem = {0};
-	snprintf(server.name, sizeof(server.name), "%s", name);
-	snprintf(server.site, sizeof(server.site), "a");
-	snprintf(server.uri, sizeof(server.uri), "qemu:///%s", name);
 	snprintf(server.hostd, sizeof(server.hostd), "unix:/run/%s", name);
-	snprintf(server.bridge, sizeof(server.bridge), "br0");
-	snprintf(server.trunk, sizeof(server.trunk), "t-%s", name);
 	if (rack[0] != '\0')
 		snprintf(server.risks.name[server.risks.n++], MODEL_RISK_SIZE, "%s", rack);
 	assert_int_equal(registry_server_create(f->store, &server, false, &problem), 0);
@@ -77,28 +59,19 @@ static void change_rack(struct fixture *f, const char *name, char *rack)
 static struct port add_port(
 	struct fixture *f, const char *name, const char *customer, const char *wanted)
 {
-	struct port port = {.mtu = 1500, .n_addresses = 1, .n_ce = 1};
+	char switch_port[16], address[32], ce[32];
 	struct operation op = {.verb = "create"};
 	struct problem problem = {0};
-	char text[32];
 	unsigned n = ++f->n_ports;
-	snprintf(port.name, sizeof(port.name), "%s", name);
-	snprintf(port.customer, sizeof(port.customer), "%s", customer);
-	snprintf(port.site, sizeof(port.site), "a");
-	snprintf(port.switch_port, sizeof(port.switch_port), "cust%u", n);
+	snprintf(switch_port, sizeof(switch_port), "cust%u", n);
+	snprintf(address, sizeof(address), "192.168.%u.1/30", n);
+	snprintf(ce, sizeof(ce), "192.168.%u.2", n);
+	struct port port = fixture_port(name, customer, "a", switch_port, address, ce);
 	snprintf(port.wanted_server, sizeof(port.wanted_server), "%s", wanted);
-	snprintf(text, sizeof(text), "192.168.%u.1/30", n);
-	port.addresses[0] = prefix(text);
-	snprintf(text, sizeof(text), "192.168.%u.2", n);
-	port.ce[0] = (struct ce){.address = addr(text), .asn = 65101};
 	snprintf(op.object, sizeof(op.object), "port/%.30s", name);
 	assert_int_equal(
 		registry_port_create(f->store, &port, &op, reachable, NULL, false, &problem), 0);
-	op.state = OPERATION_SUCCEEDED;
-	assert_int_equal(store_operation_update(f->store, &op), 0);
-	port.state = PORT_ACTIVE;
-	port.started = true;
-	assert_int_equal(store_port_update(f->store, &port), 0);
+	fixture_port_up(f->store, &port, &op);
 	return port;
 }
 
@@ -106,28 +79,12 @@ static int set_up(void **state)
 {
 	struct fixture *f = calloc(1, sizeof(*f));
 	struct problem problem = {0};
-	struct why why = {""};
 	struct operation op = {.verb = "create", .object = "cvm/a"};
 	struct customer green = {.name = "green"}, red = {.name = "red"};
-	struct site site = {.name = "a",
-		.asn = 65000,
-		.pe_address = addr("10.0.0.1"),
-		.core_port = "core",
-		.core_address = prefix("192.0.2.2/30"),
-		.core_gateway = addr("192.0.2.1"),
-		.n_rr = 1,
-		.rr = {addr("10.0.0.100")},
-		.core_mtu = 1600,
-		.transport_label = 16001,
-		.switch_target = "unix:/run/a",
-		.labels = {1000, 1099},
-		.vlans = {100, 199},
-		.pvm_memory_kib = MODEL_PVM_MEMORY_KIB,
-		.cvm_memory_kib = MODEL_CVM_MEMORY_KIB};
-	snprintf(f->dir, sizeof(f->dir), "/tmp/edgeplex-explain-test.XXXXXX");
-	assert_non_null(mkdtemp(f->dir));
-	snprintf(f->path, sizeof(f->path), "%s/edgeplex.db", f->dir);
-	assert_int_equal(store_open(f->path, &f->store, &why), 0);
+	struct site site = fixture_site("a", 1);
+	site.labels = (struct range){1000, 1099};
+	site.vlans = (struct range){100, 199};
+	f->store = fixture_db_open(&f->db);
 	assert_int_equal(registry_site_create(f->store, &site, false, &problem), 0);
 	add_server(f, "left", "rack=1");
 	add_server(f, "right", "rack=1");
@@ -143,15 +100,8 @@ static int set_up(void **state)
 
 static int tear_down(void **state)
 {
-	static const char *const suffixes[] = {"", "-wal", "-shm"};
 	struct fixture *f = *state;
-	store_close(f->store);
-	for (size_t i = 0; i < 3; i++) {
-		char path[128];
-		snprintf(path, sizeof(path), "%s%s", f->path, suffixes[i]);
-		unlink(path);
-	}
-	rmdir(f->dir);
+	fixture_db_close(&f->db);
 	free(f);
 	return 0;
 }

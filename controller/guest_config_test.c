@@ -3,6 +3,7 @@
 /* The documents of docs/protocols.md, word for word but for the config_id. */
 
 #include "controller/guest_config.h"
+#include "controller/registry_fixture.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -12,34 +13,20 @@
 
 #include <cmocka.h>
 
-static struct ep_prefix addr(const char *text)
-{
-	struct ep_prefix prefix;
-	assert_int_equal(ep_addr_parse(text, &prefix), 0);
-	return prefix;
-}
-
-static struct ep_prefix prefix(const char *text)
-{
-	struct ep_prefix value;
-	assert_int_equal(ep_prefix_parse(text, true, &value, NULL), 0);
-	return value;
-}
-
 static struct site site_a(void)
 {
 	return (struct site){
 		.id = 1,
 		.name = "a",
 		.asn = 65000,
-		.pe_address = addr("10.0.0.1"),
-		.core_address = prefix("192.0.2.2/30"),
-		.core_gateway = addr("192.0.2.1"),
+		.pe_address = fixture_addr("10.0.0.1"),
+		.core_address = fixture_prefix("192.0.2.2/30"),
+		.core_gateway = fixture_addr("192.0.2.1"),
 		.n_rr = 1,
-		.rr = {addr("10.0.0.100")},
+		.rr = {fixture_addr("10.0.0.100")},
 		.core_mtu = 1600,
 		.transport_label = 16001,
-		.inside = prefix("100.64.1.0/24"),
+		.inside = fixture_prefix("100.64.1.0/24"),
 	};
 }
 
@@ -48,7 +35,7 @@ static struct site site_b(void)
 	struct site site = site_a();
 	site.id = 2;
 	site.name[0] = 'b';
-	site.pe_address = addr("10.0.0.2");
+	site.pe_address = fixture_addr("10.0.0.2");
 	site.transport_label = 16002;
 	return site;
 }
@@ -61,14 +48,15 @@ static struct port green(void)
 		.graceful_restart_s = 60,
 		.site_id = 1,
 		.n_addresses = 2,
-		.addresses = {prefix("192.168.1.1/30"), prefix("fd00:a1::1/64")},
+		.addresses = {fixture_prefix("192.168.1.1/30"), fixture_prefix("fd00:a1::1/64")},
 		.mtu = 1500,
 		.n_ce = 2,
-		.ce = {{addr("192.168.1.2"), 65101, 100000}, {addr("fd00:a1::2"), 65101, 0}},
+		.ce = {{fixture_addr("192.168.1.2"), 65101, 100000},
+			{fixture_addr("fd00:a1::2"), 65101, 0}},
 		.vpn_id = 100,
 		.label = 1001,
 		.rd_number = 1,
-		.inside = addr("100.64.1.10"),
+		.inside = fixture_addr("100.64.1.10"),
 		.in_cvm = true,
 	};
 }
@@ -93,7 +81,7 @@ static void test_pvm(void **state)
 {
 	(void)state;
 	struct site sites[] = {site_b(), site_a()};
-	struct cvm cvm = {.inside = addr("100.64.1.1")};
+	struct cvm cvm = {.inside = fixture_addr("100.64.1.1")};
 	struct port port = green();
 	expect_document(guest_config_pvm(&port, &sites[1], &cvm, sites, 2),
 		"{\"hostname\":\"green-a1\",\"asn\":65000,\"router_id\":\"100.64.1.10\","
@@ -115,7 +103,7 @@ static void test_cvm(void **state)
 {
 	(void)state;
 	struct site site = site_a();
-	struct cvm cvm = {.inside = addr("100.64.1.1")};
+	struct cvm cvm = {.inside = fixture_addr("100.64.1.1")};
 	struct port ports[] = {green(), green(), green()};
 	ports[1].site_id = 2;    /* another site's */
 	ports[2].in_cvm = false; /* being made */
@@ -135,7 +123,7 @@ static void test_what_is_being_deleted_has_no_neighbors(void **state)
 {
 	(void)state;
 	struct site site = site_a();
-	struct cvm cvm = {.inside = addr("100.64.1.1")};
+	struct cvm cvm = {.inside = fixture_addr("100.64.1.1")};
 	struct port port = green();
 	static const char *const documents[] = {"ce", "cvm", "core"};
 	for (size_t i = 0; i < 3; i++) {
@@ -163,7 +151,7 @@ static void test_adjacent_pe_has_no_label(void **state)
 {
 	(void)state;
 	struct site sites[] = {site_b(), site_a()};
-	struct cvm cvm = {.inside = addr("100.64.1.1")};
+	struct cvm cvm = {.inside = fixture_addr("100.64.1.1")};
 	struct port port = green();
 	sites[0].transport_label = MODEL_LABEL_IMPLICIT_NULL;
 	cJSON *config = guest_config_pvm(&port, &sites[1], &cvm, sites, 2);
@@ -178,7 +166,7 @@ static void test_id_follows_content(void **state)
 	(void)state;
 	char one[GUEST_CONFIG_ID_SIZE], two[GUEST_CONFIG_ID_SIZE], three[GUEST_CONFIG_ID_SIZE];
 	struct site site = site_a();
-	struct cvm cvm = {.inside = addr("100.64.1.1")};
+	struct cvm cvm = {.inside = fixture_addr("100.64.1.1")};
 	struct port port = green();
 	cJSON *config = guest_config_pvm(&port, &site, &cvm, &site, 1);
 	guest_config_id(config, one);

@@ -32,6 +32,9 @@ endef
 $(foreach t,$(filter $(CONTROLLER_NAMES),$(patsubst controller/%_test.c,%,$(wildcard \
 	controller/*_test.c))),$(eval $(call controller_unit_test,$(t))))
 
+$(foreach t,explain guest_config registry registry_spare,$(B)/tests/controller/$(t)_test): \
+	$(B)/obj/controller/registry_fixture.o
+
 $(B)/fuzz/model: controller/model_fuzz.c controller/model.c controller/problem.c common/prefix.c
 	@mkdir -p $(@D)
 	clang $(CPPFLAGS) $(FUZZ_CFLAGS) -o $@ $(filter %.c,$^) $(COMMON_LIBS) -lm

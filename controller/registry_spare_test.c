@@ -3,6 +3,7 @@
 /* Spares and take-overs on a real database: who owns which VLAN at any moment, and what is void. */
 
 #include "controller/registry.h"
+#include "controller/registry_fixture.h"
 
 #include <errno.h>
 #include <setjmp.h>
@@ -15,25 +16,11 @@
 #include <cmocka.h>
 
 struct fixture {
-	char dir[64], path[96];
+	struct fixture_db db;
 	struct store *store;
 	int64_t left, right, third;
 	struct site site;
 };
-
-static struct ep_prefix prefix(const char *text)
-{
-	struct ep_prefix found;
-	assert_int_equal(ep_prefix_parse(text, true, &found, NULL), 0);
-	return found;
-}
-
-static struct ep_prefix addr(const char *text)
-{
-	struct ep_prefix found;
-	assert_int_equal(ep_addr_parse(text, &found), 0);
-	return found;
-}
 
 /* `ctx`: a server that isn't connected. */
 static bool reachable(void *ctx, int64_t server_id)
@@ -44,12 +31,8 @@ static bool reachable(void *ctx, int64_t server_id)
 static int64_t add_server(struct fixture *f, const char *name, uint32_t memory_mib)
 {
 	struct problem problem = {0};
-	struct server server = {.memory_mib = memory_mib};
-	snprintf(server.name, sizeof(server.name), "%s", name);
-	snprintf(server.site, sizeof(server.site), "a");
-	snprintf(server.uri, sizeof(server.uri), "qemu:///%s", name);
-	snprintf(server.bridge, sizeof(server.bridge), "br0");
-	snprintf(server.trunk, sizeof(server.trunk), "t-%s", name);
+	struct server server = fixture_server(name, "a");
+	server.memory_mib = memory_mib;
 	assert_int_equal(registry_server_create(f->store, &server, false, &problem), 0);
 	return server.id;
 }
@@ -59,68 +42,33 @@ static int set_up(void **state)
 {
 	struct fixture *f = calloc(1, sizeof(*f));
 	struct problem problem = {0};
-	struct why why = {""};
 	struct operation op = {.verb = "create", .object = "cvm/a"};
 	struct customer green = {.name = "green"};
-	struct port port = {.name = "green-a",
-		.customer = "green",
-		.site = "a",
-		.switch_port = "cust1",
-		.mtu = 1500,
-		.n_addresses = 1,
-		.n_ce = 1,
-		.wanted_server = "left",
-		.graceful_restart_s = 7};
-	snprintf(f->dir, sizeof(f->dir), "/tmp/edgeplex-spare-test.XXXXXX");
-	assert_non_null(mkdtemp(f->dir));
-	snprintf(f->path, sizeof(f->path), "%s/edgeplex.db", f->dir);
-	assert_int_equal(store_open(f->path, &f->store, &why), 0);
-	f->site = (struct site){.name = "a",
-		.asn = 65000,
-		.pe_address = addr("10.0.0.1"),
-		.core_port = "core",
-		.core_address = prefix("192.0.2.2/30"),
-		.core_gateway = addr("192.0.2.1"),
-		.n_rr = 1,
-		.rr = {addr("10.0.0.100")},
-		.core_mtu = 1600,
-		.transport_label = 16001,
-		.switch_target = "unix:/run/a",
-		.labels = {1000, 1001},
-		.vlans = {100, 109},
-		.pvm_memory_kib = MODEL_PVM_MEMORY_KIB,
-		.cvm_memory_kib = MODEL_CVM_MEMORY_KIB};
+	struct port port =
+		fixture_port("green-a", "green", "a", "cust1", "192.168.1.1/30", "192.168.1.2");
+	f->store = fixture_db_open(&f->db);
+	f->site = fixture_site("a", 1);
 	assert_int_equal(registry_site_create(f->store, &f->site, false, &problem), 0);
 	f->left = add_server(f, "left", 4096);
 	f->right = add_server(f, "right", 2048);
 	f->third = add_server(f, "third", 3072);
 	assert_int_equal(registry_cvm_create(f->store, "a", &op, reachable, NULL, &problem), 0);
 	assert_int_equal(registry_customer_create(f->store, &green, &problem), 0);
-	port.addresses[0] = prefix("192.168.1.1/30");
-	port.ce[0] = (struct ce){.address = addr("192.168.1.2"), .asn = 65101};
+	snprintf(port.wanted_server, sizeof(port.wanted_server), "left");
+	port.graceful_restart_s = 7;
 	op = (struct operation){.verb = "create", .object = "port/green-a"};
 	assert_int_equal(
 		registry_port_create(f->store, &port, &op, reachable, NULL, false, &problem), 0);
-	op.state = OPERATION_SUCCEEDED;
-	assert_int_equal(store_operation_update(f->store, &op), 0);
-	port.state = PORT_ACTIVE;
-	port.started = port.in_cvm = port.in_fabric = true;
-	assert_int_equal(store_port_update(f->store, &port), 0);
+	port.in_cvm = port.in_fabric = true;
+	fixture_port_up(f->store, &port, &op);
 	*state = f;
 	return 0;
 }
 
 static int tear_down(void **state)
 {
-	static const char *const suffixes[] = {"", "-wal", "-shm"};
 	struct fixture *f = *state;
-	store_close(f->store);
-	for (size_t i = 0; i < 3; i++) {
-		char path[128];
-		snprintf(path, sizeof(path), "%s%s", f->path, suffixes[i]);
-		unlink(path);
-	}
-	rmdir(f->dir);
+	fixture_db_close(&f->db);
 	free(f);
 	return 0;
 }

@@ -3,6 +3,7 @@
 /* The registry on a real database: what is refused, that nothing remains of it, what is given. */
 
 #include "controller/registry.h"
+#include "controller/registry_fixture.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -18,115 +19,27 @@
 #include <sqlite3.h>
 
 struct fixture {
-	char dir[64], path[96];
+	struct fixture_db db;
 	struct store *store;
 	pthread_t other; /* changes something as well */
 };
-
-static struct ep_prefix addr(const char *text)
-{
-	struct ep_prefix prefix;
-	assert_int_equal(ep_addr_parse(text, &prefix), 0);
-	return prefix;
-}
-
-static struct ep_prefix link_addr(const char *text)
-{
-	struct ep_prefix prefix;
-	assert_int_equal(ep_prefix_parse(text, true, &prefix, NULL), 0);
-	return prefix;
-}
-
-static void open_store(struct fixture *f)
-{
-	struct why why = {""};
-	if (store_open(f->path, &f->store, &why) != 0)
-		fail_msg("%s", why.text);
-}
 
 static int set_up(void **state)
 {
 	struct fixture *f = calloc(1, sizeof(*f));
 	if (f == NULL)
 		return -1;
-	snprintf(f->dir, sizeof(f->dir), "/tmp/edgeplex-registry-test.XXXXXX");
-	if (mkdtemp(f->dir) == NULL) {
-		free(f);
-		return -1;
-	}
-	snprintf(f->path, sizeof(f->path), "%s/edgeplex.db", f->dir);
-	open_store(f);
+	f->store = fixture_db_open(&f->db);
 	*state = f;
 	return 0;
 }
 
 static int tear_down(void **state)
 {
-	static const char *const suffixes[] = {"", "-wal", "-shm"};
 	struct fixture *f = *state;
-	store_close(f->store);
-	for (size_t i = 0; i < 3; i++) {
-		char path[128];
-		snprintf(path, sizeof(path), "%s%s", f->path, suffixes[i]);
-		unlink(path);
-	}
-	rmdir(f->dir);
+	fixture_db_close(&f->db);
 	free(f);
 	return 0;
-}
-
-static struct site make_site(const char *name, unsigned n)
-{
-	char text[32];
-	struct site site = {
-		.asn = 65000,
-		.core_mtu = 1600,
-		.n_rr = 1,
-		.rr = {addr("10.0.0.100")},
-		.transport_label = 16000 + n,
-		.labels = {1000, 1001},
-		.vlans = {100, 109},
-		.pvm_memory_kib = MODEL_PVM_MEMORY_KIB,
-		.cvm_memory_kib = MODEL_CVM_MEMORY_KIB,
-	};
-	snprintf(site.name, sizeof(site.name), "%s", name);
-	snprintf(site.core_port, sizeof(site.core_port), "core");
-	snprintf(site.switch_target, sizeof(site.switch_target), "unix:/run/%s", name);
-	snprintf(text, sizeof(text), "10.0.0.%u", n);
-	site.pe_address = addr(text);
-	snprintf(text, sizeof(text), "192.0.2.%u/30", n * 4 + 2);
-	site.core_address = link_addr(text);
-	snprintf(text, sizeof(text), "192.0.2.%u", n * 4 + 1);
-	site.core_gateway = addr(text);
-	return site;
-}
-
-static struct server make_server(const char *name, const char *site)
-{
-	struct server server = {.memory_mib = 4096};
-	snprintf(server.name, sizeof(server.name), "%s", name);
-	snprintf(server.site, sizeof(server.site), "%s", site);
-	snprintf(server.uri, sizeof(server.uri), "qemu:///%s", name);
-	snprintf(server.bridge, sizeof(server.bridge), "br0");
-	snprintf(server.trunk, sizeof(server.trunk), "t-%s", name);
-	return server;
-}
-
-static struct port make_port(const char *name, const char *customer, const char *site,
-	const char *switch_port, const char *address, const char *ce)
-{
-	struct port port = {
-		.mtu = 1500,
-		.n_addresses = 1,
-		.addresses = {link_addr(address)},
-		.n_ce = 1,
-		.ce = {{.address = addr(ce), .asn = 65101}},
-	};
-	snprintf(port.name, sizeof(port.name), "%s", name);
-	snprintf(port.customer, sizeof(port.customer), "%s", customer);
-	snprintf(port.site, sizeof(port.site), "%s", site);
-	snprintf(port.switch_port, sizeof(port.switch_port), "%s", switch_port);
-	return port;
 }
 
 static struct operation make_operation(const char *object)
@@ -159,10 +72,10 @@ static void populate(struct fixture *f)
 	static const char *const names[] = {"a", "b"};
 	for (unsigned i = 0; i < 2; i++) {
 		char name[32];
-		struct site site = make_site(names[i], i + 1);
+		struct site site = fixture_site(names[i], i + 1);
 		assert_int_equal(registry_site_create(f->store, &site, false, &problem), 0);
 		snprintf(name, sizeof(name), "%s-left", names[i]);
-		struct server server = make_server(name, names[i]);
+		struct server server = fixture_server(name, names[i]);
 		assert_int_equal(registry_server_create(f->store, &server, false, &problem), 0);
 		snprintf(name, sizeof(name), "cvm/%s", names[i]);
 		struct operation op = make_operation(name);
@@ -206,20 +119,20 @@ static void test_sites_differ(void **state)
 	assert_false(ep_prefix_overlaps(&a.inside, &b.inside));
 	assert_int_equal(a.n_rr, 1);
 
-	struct site same = make_site("a", 3);
+	struct site same = fixture_site("a", 3);
 	expect(&problem, registry_site_create(f->store, &same, false, &problem), 409, NULL);
 	problem = (struct problem){0};
-	struct site address = make_site("c", 3);
+	struct site address = fixture_site("c", 3);
 	address.pe_address = a.pe_address;
 	expect(&problem, registry_site_create(f->store, &address, false, &problem), 422,
 		"/pe_address");
 	problem = (struct problem){0};
-	struct site label = make_site("c", 3);
+	struct site label = fixture_site("c", 3);
 	label.transport_label = a.transport_label;
 	expect(&problem, registry_site_create(f->store, &label, false, &problem), 422,
 		"/transport_label");
 	problem = (struct problem){0};
-	struct site inside = make_site("c", 3);
+	struct site inside = fixture_site("c", 3);
 	inside.inside = b.inside;
 	expect(&problem, registry_site_create(f->store, &inside, false, &problem), 422, "/inside");
 }
@@ -228,7 +141,7 @@ static void test_dry_run_keeps_nothing(void **state)
 {
 	struct fixture *f = *state;
 	struct problem problem = {0};
-	struct site site = make_site("a", 1), found;
+	struct site site = fixture_site("a", 1), found;
 	assert_int_equal(registry_site_create(f->store, &site, true, &problem), 0);
 	assert_int_equal(store_site_get(f->store, "a", &found), ENOENT);
 }
@@ -239,7 +152,7 @@ static void test_port_is_given_everything(void **state)
 	struct problem problem;
 	populate(f);
 	struct port port =
-		make_port("green-a", "green", "a", "cust1", "192.168.1.1/30", "192.168.1.2");
+		fixture_port("green-a", "green", "a", "cust1", "192.168.1.1/30", "192.168.1.2");
 	assert_int_equal(create_port(f, &port, &problem), 0);
 	struct port stored;
 	assert_int_equal(store_port_get(f->store, "green-a", &stored), 0);
@@ -256,7 +169,7 @@ static void test_port_is_given_everything(void **state)
 
 	/* Labels are a site's own, route distinguishers are not. */
 	struct port other =
-		make_port("green-b", "green", "b", "cust1", "192.168.2.1/30", "192.168.2.2");
+		fixture_port("green-b", "green", "b", "cust1", "192.168.2.1/30", "192.168.2.2");
 	assert_int_equal(create_port(f, &other, &problem), 0);
 	assert_int_equal(other.label, 1000);
 	assert_int_equal(other.rd_number, 2);
@@ -268,10 +181,11 @@ static void test_customers_may_overlap_each_other(void **state)
 	struct problem problem;
 	populate(f);
 	struct port green =
-		make_port("green-a", "green", "a", "cust1", "192.168.1.1/30", "192.168.1.2");
-	struct port red = make_port("red-a", "red", "a", "cust2", "192.168.1.1/30", "192.168.1.2");
+		fixture_port("green-a", "green", "a", "cust1", "192.168.1.1/30", "192.168.1.2");
+	struct port red =
+		fixture_port("red-a", "red", "a", "cust2", "192.168.1.1/30", "192.168.1.2");
 	struct port again =
-		make_port("green-a2", "green", "a", "cust3", "192.168.1.1/24", "192.168.1.2");
+		fixture_port("green-a2", "green", "a", "cust3", "192.168.1.1/24", "192.168.1.2");
 	assert_int_equal(create_port(f, &green, &problem), 0);
 	assert_int_equal(create_port(f, &red, &problem), 0);
 	expect(&problem, create_port(f, &again, &problem), 422, "/addresses/0");
@@ -285,39 +199,39 @@ static void test_ports_are_checked(void **state)
 	struct problem problem;
 	populate(f);
 	struct port first =
-		make_port("green-a", "green", "a", "cust1", "192.168.1.1/30", "192.168.1.2");
+		fixture_port("green-a", "green", "a", "cust1", "192.168.1.1/30", "192.168.1.2");
 	assert_int_equal(create_port(f, &first, &problem), 0);
 
-	struct port port = make_port("p", "blue", "a", "cust2", "10.9.0.1/30", "10.9.0.2");
+	struct port port = fixture_port("p", "blue", "a", "cust2", "10.9.0.1/30", "10.9.0.2");
 	expect(&problem, create_port(f, &port, &problem), 422, "/customer");
-	port = make_port("p", "red", "a", "cust2", "10.9.0.1/30", "10.9.0.2");
+	port = fixture_port("p", "red", "a", "cust2", "10.9.0.1/30", "10.9.0.2");
 	port.mtu = 1593;
 	expect(&problem, create_port(f, &port, &problem), 422, "/mtu");
 	assert_string_equal(problem.errors[0].fix, "choose at most 1592");
-	port = make_port("p", "red", "x", "cust2", "10.9.0.1/30", "10.9.0.2");
+	port = fixture_port("p", "red", "x", "cust2", "10.9.0.1/30", "10.9.0.2");
 	expect(&problem, create_port(f, &port, &problem), 422, "/site");
-	port = make_port("green-a", "red", "a", "cust2", "10.9.0.1/30", "10.9.0.2");
+	port = fixture_port("green-a", "red", "a", "cust2", "10.9.0.1/30", "10.9.0.2");
 	expect(&problem, create_port(f, &port, &problem), 409, NULL);
-	port = make_port("p", "red", "a", "cust1", "10.9.0.1/30", "10.9.0.2");
+	port = fixture_port("p", "red", "a", "cust1", "10.9.0.1/30", "10.9.0.2");
 	expect(&problem, create_port(f, &port, &problem), 422, "/switch_port");
-	port = make_port("p", "red", "a", "core", "10.9.0.1/30", "10.9.0.2");
+	port = fixture_port("p", "red", "a", "core", "10.9.0.1/30", "10.9.0.2");
 	expect(&problem, create_port(f, &port, &problem), 422, "/switch_port");
-	port = make_port("p", "red", "a", "t-a-left", "10.9.0.1/30", "10.9.0.2");
+	port = fixture_port("p", "red", "a", "t-a-left", "10.9.0.1/30", "10.9.0.2");
 	expect(&problem, create_port(f, &port, &problem), 422, "/switch_port");
-	port = make_port("p", "red", "a", "cust2", "100.64.1.1/30", "100.64.1.2");
+	port = fixture_port("p", "red", "a", "cust2", "100.64.1.1/30", "100.64.1.2");
 	expect(&problem, create_port(f, &port, &problem), 422, "/addresses/0");
-	port = make_port("p", "red", "a", "cust2", "10.9.0.1/30", "10.9.0.2");
+	port = fixture_port("p", "red", "a", "cust2", "10.9.0.1/30", "10.9.0.2");
 	port.ce[0].asn = 65000;
 	expect(&problem, create_port(f, &port, &problem), 422, "/ce/0/asn");
-	port = make_port("p", "red", "a", "cust2", "10.9.0.1/30", "10.9.0.2");
+	port = fixture_port("p", "red", "a", "cust2", "10.9.0.1/30", "10.9.0.2");
 	snprintf(port.wanted_server, sizeof(port.wanted_server), "b-left");
 	expect(&problem, create_port(f, &port, &problem), 422, "/server");
 
 	/* The same port of the switch with another VLAN is another customer's. */
-	port = make_port("p", "red", "a", "cust1", "10.9.0.1/30", "10.9.0.2");
+	port = fixture_port("p", "red", "a", "cust1", "10.9.0.1/30", "10.9.0.2");
 	port.vlan = 7;
 	assert_int_equal(create_port(f, &port, &problem), 0);
-	port = make_port("q", "red", "a", "cust1", "10.9.1.1/30", "10.9.1.2");
+	port = fixture_port("q", "red", "a", "cust1", "10.9.1.1/30", "10.9.1.2");
 	port.vlan = 7;
 	expect(&problem, create_port(f, &port, &problem), 422, "/vlan");
 	assert_int_equal(count_ports(f), 2);
@@ -328,9 +242,9 @@ static void test_labels_run_out_and_come_back(void **state)
 	struct fixture *f = *state;
 	struct problem problem;
 	populate(f);
-	struct port one = make_port("one", "green", "a", "c1", "10.9.1.1/30", "10.9.1.2");
-	struct port two = make_port("two", "green", "a", "c2", "10.9.2.1/30", "10.9.2.2");
-	struct port three = make_port("three", "green", "a", "c3", "10.9.3.1/30", "10.9.3.2");
+	struct port one = fixture_port("one", "green", "a", "c1", "10.9.1.1/30", "10.9.1.2");
+	struct port two = fixture_port("two", "green", "a", "c2", "10.9.2.1/30", "10.9.2.2");
+	struct port three = fixture_port("three", "green", "a", "c3", "10.9.3.1/30", "10.9.3.2");
 	assert_int_equal(create_port(f, &one, &problem), 0);
 	assert_int_equal(create_port(f, &two, &problem), 0);
 	expect(&problem, create_port(f, &three, &problem), 409, NULL);
@@ -348,16 +262,16 @@ static void test_vlans_run_out(void **state)
 {
 	struct fixture *f = *state;
 	struct problem problem = {0};
-	struct site site = make_site("a", 1);
+	struct site site = fixture_site("a", 1);
 	site.vlans = (struct range){100, 102};
 	assert_int_equal(registry_site_create(f->store, &site, false, &problem), 0);
-	struct server server = make_server("a-left", "a");
+	struct server server = fixture_server("a-left", "a");
 	assert_int_equal(registry_server_create(f->store, &server, false, &problem), 0);
 	struct operation op = make_operation("cvm/a");
 	assert_int_equal(registry_cvm_create(f->store, "a", &op, reachable, NULL, &problem), 0);
 	struct customer green = {.name = "green"};
 	assert_int_equal(registry_customer_create(f->store, &green, &problem), 0);
-	struct port port = make_port("p", "green", "a", "c1", "10.9.1.1/30", "10.9.1.2");
+	struct port port = fixture_port("p", "green", "a", "c1", "10.9.1.1/30", "10.9.1.2");
 	expect(&problem, create_port(f, &port, &problem), 409, NULL);
 	assert_non_null(strstr(problem.detail, "vlans"));
 
@@ -378,7 +292,7 @@ static void test_unreachable_servers_are_not_chosen(void **state)
 	struct fixture *f = *state;
 	struct problem problem = {0};
 	populate(f);
-	struct port port = make_port("p", "green", "a", "c1", "10.9.1.1/30", "10.9.1.2");
+	struct port port = fixture_port("p", "green", "a", "c1", "10.9.1.1/30", "10.9.1.2");
 	struct operation op = make_operation("port/p");
 	expect(&problem, registry_port_create(f->store, &port, &op, reachable, f, false, &problem),
 		503, NULL);
@@ -391,12 +305,12 @@ static void test_unknown_use_of_servers_is_no_free_memory(void **state)
 {
 	struct fixture *f = *state;
 	struct problem problem = {0};
-	struct site site = make_site("a", 1);
+	struct site site = fixture_site("a", 1);
 	assert_int_equal(registry_site_create(f->store, &site, false, &problem), 0);
-	struct server server = make_server("a-left", "a");
+	struct server server = fixture_server("a-left", "a");
 	assert_int_equal(registry_server_create(f->store, &server, false, &problem), 0);
 	sqlite3 *db;
-	assert_int_equal(sqlite3_open(f->path, &db), SQLITE_OK);
+	assert_int_equal(sqlite3_open(f->db.path, &db), SQLITE_OK);
 	assert_int_equal(
 		sqlite3_exec(db, "ALTER TABLE ports RENAME TO lost", NULL, NULL, NULL), SQLITE_OK);
 	sqlite3_close(db);
@@ -464,7 +378,7 @@ static void test_what_is_used_stays(void **state)
 	struct problem problem = {0};
 	struct operation op = make_operation("cvm/a");
 	populate(f);
-	struct port port = make_port("p", "green", "a", "c1", "10.9.1.1/30", "10.9.1.2");
+	struct port port = fixture_port("p", "green", "a", "c1", "10.9.1.1/30", "10.9.1.2");
 	assert_int_equal(create_port(f, &port, &problem), 0);
 
 	expect(&problem, registry_customer_delete(f->store, "green", &problem), 409, NULL);
@@ -492,7 +406,7 @@ static void test_one_operation_at_a_time(void **state)
 	struct fixture *f = *state;
 	struct problem problem = {0};
 	populate(f);
-	struct port port = make_port("p", "green", "a", "c1", "10.9.1.1/30", "10.9.1.2");
+	struct port port = fixture_port("p", "green", "a", "c1", "10.9.1.1/30", "10.9.1.2");
 	assert_int_equal(create_port(f, &port, &problem), 0);
 	struct operation op = make_operation("port/p");
 	snprintf(op.verb, sizeof(op.verb), "delete");
@@ -517,7 +431,7 @@ static void test_change_touches_only_what_may_change(void **state)
 	struct fixture *f = *state;
 	struct problem problem = {0};
 	populate(f);
-	struct port port = make_port("p", "green", "a", "c1", "10.9.1.1/30", "10.9.1.2");
+	struct port port = fixture_port("p", "green", "a", "c1", "10.9.1.1/30", "10.9.1.2");
 	assert_int_equal(create_port(f, &port, &problem), 0);
 	int64_t id;
 	struct operation running;
@@ -549,14 +463,13 @@ static void test_everything_survives_reopening(void **state)
 	struct fixture *f = *state;
 	struct problem problem;
 	populate(f);
-	struct port port = make_port("p", "green", "a", "c1", "10.9.1.1/30", "10.9.1.2");
+	struct port port = fixture_port("p", "green", "a", "c1", "10.9.1.1/30", "10.9.1.2");
 	port.has_ce_mac = true;
 	assert_int_equal(ep_mac_parse("52:54:00:00:00:01", &port.ce_mac), 0);
 	assert_int_equal(create_port(f, &port, &problem), 0);
 	struct port before, after;
 	assert_int_equal(store_port_get(f->store, "p", &before), 0);
-	store_close(f->store);
-	open_store(f);
+	f->store = fixture_db_reopen(&f->db);
 	assert_int_equal(store_port_get(f->store, "p", &after), 0);
 	assert_memory_equal(&before, &after, sizeof(before));
 	assert_true(after.has_ce_mac);
@@ -633,7 +546,7 @@ static void populate_for_protection(struct fixture *f)
 	int64_t op;
 	populate(f);
 	for (size_t i = 0; i < 2; i++) {
-		struct server server = make_server(more[i], "a");
+		struct server server = fixture_server(more[i], "a");
 		snprintf(server.hostd, sizeof(server.hostd), "unix:/%s", more[i]);
 		assert_int_equal(registry_server_create(f->store, &server, false, &problem), 0);
 	}
@@ -730,8 +643,7 @@ static void test_what_is_asked_for_is_kept(void **state)
 	p.standby_id = server.id;
 	snprintf(p.standby, sizeof(p.standby), "a-third");
 	assert_int_equal(store_protection_put(f->store, &p), 0);
-	store_close(f->store);
-	open_store(f);
+	f->store = fixture_db_reopen(&f->db);
 	struct protection stored = get_protection(f);
 	assert_string_equal(stored.standby, "a-third");
 	assert_int_equal(stored.state, PROTECTION_TAKEOVER);
@@ -851,7 +763,7 @@ static void test_a_standby_needs_memory(void **state)
 	assert_string_equal(p.standby, "a-right");
 	/* Now nothing else fits there, */
 	struct port port =
-		make_port("green-a", "green", "a", "cust1", "192.168.1.1/30", "192.168.1.2");
+		fixture_port("green-a", "green", "a", "cust1", "192.168.1.1/30", "192.168.1.2");
 	snprintf(port.wanted_server, sizeof(port.wanted_server), "a-right");
 	assert_int_equal(create_port(f, &port, &problem), -1);
 	assert_string_equal(problem.type, "exhausted");
@@ -944,7 +856,7 @@ static void test_not_a_database(void **state)
 	assert_int_not_equal(store_open("/dev/null/x", &store, &why), 0);
 	assert_true(strlen(why.text) > 0);
 	char path[128];
-	snprintf(path, sizeof(path), "%s/garbage", f->dir);
+	snprintf(path, sizeof(path), "%s/garbage", f->db.dir);
 	FILE *file = fopen(path, "w");
 	assert_non_null(file);
 	for (int i = 0; i < 1000; i++)
