@@ -43,33 +43,47 @@ def row_of(window, prefix=""):
             for name, value in figures.items()}
 
 
+class Experiment:
+    """What all have in common: a `with` block, and a stack of what sets its scene."""
+
+    def __init__(self, _quick):
+        self._stack = ExitStack()
+
+    def __enter__(self):
+        with self._stack as stack:
+            scenes.whole()
+            self._prepare(stack)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *exc):
+        return self._stack.__exit__(*exc)
+
+    def _prepare(self, stack):
+        """Sets the scene; `stack` ends it."""
+        raise NotImplementedError
+
+
 # ---- 1: protection --------------------------------------------------------------------------
 
 
-class Checkpoints:
+class Checkpoints(Experiment):
     """Table 1: what checkpointing the CVM costs under BGP updates."""
 
     name, title = "checkpoints", "Experiment 1: checkpointing the CVM"
     variants = tuple(f"{interval} ms" for interval in INTERVALS_MS)
 
     def __init__(self, quick):
+        super().__init__(quick)
         self._seconds = 4 if quick else 6
-        self._stack = ExitStack()
         self._load = None
 
-    def __enter__(self):
-        with self._stack as stack:
-            scenes.whole()
-            stack.callback(lambda: controller.cli("cvm", "unprotect", SITE.name))
-            protect(INTERVALS_MS[-1])
-            # Half of the updates from each side.
-            self._load = stack.enter_context(bgpload.Load(CLIENT, UPDATES_PER_S / 2))
-            self._load.run()
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(self, *exc):
-        return self._stack.__exit__(*exc)
+    def _prepare(self, stack):
+        stack.callback(lambda: controller.cli("cvm", "unprotect", SITE.name))
+        protect(INTERVALS_MS[-1])
+        # Half of the updates from each side.
+        self._load = stack.enter_context(bgpload.Load(CLIENT, UPDATES_PER_S / 2))
+        self._load.run()
 
     def run(self, variant):
         """A window at one interval; its figures are of epochs since it was set."""
@@ -110,27 +124,15 @@ def protect(interval_ms):
 # ---- 2: a move ------------------------------------------------------------------------------
 
 
-class Moves:
+class Moves(Experiment):
     """Client1's PVM from one server of A to the other, in one of two ways."""
 
     def __init__(self, quick):
-        self._quick = quick
-        self._stack = ExitStack()
+        super().__init__(quick)
         self._scene = None
 
-    def __enter__(self):
-        with self._stack as stack:
-            scenes.whole()
-            self._scene = stack.enter_context(scenes.Scene(on_testbed()))
-            self._prepare(stack)
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(self, *exc):
-        return self._stack.__exit__(*exc)
-
     def _prepare(self, stack):
-        """What the way takes besides."""
+        self._scene = stack.enter_context(scenes.Scene(on_testbed()))
 
     def _observe(self, do, source, destination, vms=None):
         self._scene.flowing()
@@ -175,6 +177,7 @@ class LiveMigration(Moves):
     _pvm = None
 
     def _prepare(self, stack):
+        super()._prepare(stack)
         self._port = controller.query("port", "show", CLIENT.name)
         self._cvm = controller.query("cvm", "show", SITE.name)
         self._pvm = stack.enter_context(oldways.Detached(CLIENT))
@@ -198,27 +201,20 @@ class LiveMigration(Moves):
 # ---- 3: failures ----------------------------------------------------------------------------
 
 
-class Failures:
+class Failures(Experiment):
     """CVM, PVM or server killed; the CVM is protected all the time, at 100 ms."""
 
     name, title = "failures", "Experiment 3: failures"
     variants = ("CVM killed", "PVM killed", "left server killed")
 
-    def __init__(self, _quick):
-        self._stack = ExitStack()
+    def __init__(self, quick):
+        super().__init__(quick)
         self._scene = None
 
-    def __enter__(self):
-        with self._stack as stack:
-            scenes.whole()
-            self._scene = stack.enter_context(scenes.Scene(on_testbed()))
-            stack.callback(lambda: controller.cli("cvm", "unprotect", SITE.name))
-            protect(INTERVALS_MS[0])
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(self, *exc):
-        return self._stack.__exit__(*exc)
+    def _prepare(self, stack):
+        self._scene = stack.enter_context(scenes.Scene(on_testbed()))
+        stack.callback(lambda: controller.cli("cvm", "unprotect", SITE.name))
+        protect(INTERVALS_MS[0])
 
     @staticmethod
     def _failure(variant):
@@ -306,26 +302,19 @@ def kill(domain, where):
 # ---- other people's gear --------------------------------------------------------------------
 
 
-class OthersGear:
+class OthersGear(Experiment):
     """A stock PE on the same core: do green's edges behind it and behind EdgePlex reach each other?"""
 
     name, title = "gear", "Other people's gear: a stock PE"
     variants = ("round of pings",)
 
-    def __init__(self, _quick):
-        self._stack = ExitStack()
+    def __init__(self, quick):
+        super().__init__(quick)
         self._vm = None
 
-    def __enter__(self):
-        with self._stack as stack:
-            scenes.whole()
-            self._vm = stack.enter_context(remotepe.attached())
-            remotepe.wait_routes()
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(self, *exc):
-        return self._stack.__exit__(*exc)
+    def _prepare(self, stack):
+        self._vm = stack.enter_context(remotepe.attached())
+        remotepe.wait_routes()
 
     def run(self, _variant):
         """Ten pings between each pair, both ways, in both families."""
