@@ -60,10 +60,35 @@ static void fuzz_port(const cJSON *json)
 	cJSON_Delete(shown);
 }
 
+static void fuzz_server(const cJSON *json)
+{
+	struct problem problem = {0};
+	struct server server, again;
+	int rc = model_server_read(json, &server, &problem);
+	check(rc, &problem);
+	if (rc != 0)
+		return;
+	cJSON *shown = model_server_json(&server);
+	if (model_server_read(shown, &again, &problem) != 0 ||
+		memcmp(&server, &again, sizeof(server)) != 0)
+		abort();
+	cJSON_Delete(shown);
+}
+
+static void fuzz_protection(const cJSON *json)
+{
+	struct problem problem = {0};
+	struct protection_request request;
+	int rc = model_protection_read(json, &request, &problem);
+	check(rc, &problem);
+	if (rc == 0 && request.standby[0] != '\0' &&
+		(!request.has_standby || !model_name_valid(request.standby)))
+		abort();
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct problem problem = {0};
-	struct server server;
 	struct customer customer;
 	char site[MODEL_NAME_SIZE];
 	cJSON *json = cJSON_ParseWithLength((const char *)data, size);
@@ -71,8 +96,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		return 0;
 	fuzz_site(json);
 	fuzz_port(json);
-	check(model_server_read(json, &server, &problem), &problem);
-	problem = (struct problem){0};
+	fuzz_server(json);
+	fuzz_protection(json);
 	check(model_customer_read(json, &customer, &problem), &problem);
 	problem = (struct problem){0};
 	check(model_cvm_read(json, site, &problem), &problem);

@@ -40,6 +40,11 @@ $(B)/fuzz/model: controller/model_fuzz.c controller/model.c controller/problem.c
 	clang $(CPPFLAGS) $(FUZZ_CFLAGS) -o $@ $(filter %.c,$^) $(COMMON_LIBS) -lm
 FUZZERS += $(B)/fuzz/model
 
+$(B)/fuzz/guest: controller/guest_fuzz.c controller/health.c common/jsonrpc.c common/log.c
+	@mkdir -p $(@D)
+	clang $(CPPFLAGS) $(FUZZ_CFLAGS) -o $@ $(filter %.c,$^) $(COMMON_LIBS)
+FUZZERS += $(B)/fuzz/guest
+
 .PHONY: bench-fabric
 bench-fabric: $(DRIVERS_SHELL) ## Change an edge switch's rules as moves do, and time it
 	B=$(B) $(PYTHON) tests/controller/bench_fabric.py
