@@ -5,11 +5,16 @@
 /*
  * While a VM stands still nothing on its server is more urgent than the calling thread and QEMU's:
  * its main one, that which saves device state, and the vCPUs', which have to leave the guest before
- * anything else can begin. Real-time priority (SCHED_RR, 1), for some milliseconds; without the
+ * anything else can begin. Real-time priority (SCHED_RR), for some milliseconds; without the
  * privilege it is done without. docs/notes/protect.md has what it brings.
+ *
+ * A thread of QEMU's that has a real-time policy already, as by <vcpusched>, keeps it; but SCHED_RR
+ * with the priority below is taken for ours, and ends with the stop.
  */
 
 #include <sys/types.h>
+
+#define URGENT_PRIORITY 3
 
 /* Of all threads that `qemu` has now (they pass it on to those they start), and of the caller. */
 void urgent_begin(pid_t qemu);

@@ -47,43 +47,90 @@ static pid_t start_process(volatile pid_t *threads)
 	_exit(1);
 }
 
-static void test_all_threads(void **state)
+struct fixture {
+	volatile pid_t *threads;
+	pid_t pid;
+};
+
+static int set_up(void **state)
 {
 	const int both = PROT_READ | PROT_WRITE, flags = MAP_SHARED | MAP_ANONYMOUS;
-	// cppcheck-suppress invalidFunctionArg ; no file behind anonymous memory
-	volatile pid_t *threads = mmap(NULL, N_THREADS * sizeof(pid_t), both, flags, -1, 0);
 	const struct sched_param param = {.sched_priority = 1}, plain = {0};
-	pid_t pid;
+	static struct fixture f;
 
-	(void)state;
 	if (sched_setscheduler(0, SCHED_RR, &param) < 0 && errno == EPERM)
 		skip();
 	assert_int_equal(sched_setscheduler(0, SCHED_OTHER, &plain), 0);
-	assert_true(threads != MAP_FAILED);
-	pid = start_process(threads);
+	// cppcheck-suppress invalidFunctionArg ; no file behind anonymous memory
+	f.threads = mmap(NULL, N_THREADS * sizeof(pid_t), both, flags, -1, 0);
+	assert_true(f.threads != MAP_FAILED);
+	f.pid = start_process(f.threads);
 	for (int i = 0; i < N_THREADS; i++)
-		while (threads[i] == 0)
+		while (f.threads[i] == 0)
 			sched_yield();
-	urgent_begin(pid);
+	*state = &f;
+	return 0;
+}
+
+static int tear_down(void **state)
+{
+	const struct fixture *f = *state;
+
+	kill(f->pid, SIGKILL);
+	waitpid(f->pid, NULL, 0);
+	munmap((void *)f->threads, sizeof(pid_t) * N_THREADS);
+	return 0;
+}
+
+static void test_all_threads(void **state)
+{
+	const struct fixture *f = *state;
+
+	urgent_begin(f->pid);
 	for (int i = 0; i < N_THREADS; i++)
-		assert_int_equal(sched_getscheduler(threads[i]), SCHED_RR);
+		assert_int_equal(sched_getscheduler(f->threads[i]), SCHED_RR);
 	assert_int_equal(sched_getscheduler(0), SCHED_RR | SCHED_RESET_ON_FORK);
-	urgent_end(pid);
+	urgent_end(f->pid);
 	for (int i = 0; i < N_THREADS; i++)
-		assert_int_equal(sched_getscheduler(threads[i]), SCHED_OTHER);
+		assert_int_equal(sched_getscheduler(f->threads[i]), SCHED_OTHER);
 	assert_int_equal(sched_getscheduler(0), SCHED_OTHER);
-	kill(pid, SIGKILL);
-	assert_int_equal(waitpid(pid, NULL, 0), pid);
-	/* Of one that is gone, nothing comes. */
-	urgent_begin(pid);
-	urgent_end(pid);
+}
+
+static void test_who_is_real_time_stays_so(void **state)
+{
+	const struct sched_param operators = {.sched_priority = 7};
+	const struct fixture *f = *state;
+	struct sched_param param;
+
+	assert_int_equal(sched_setscheduler(f->threads[1], SCHED_FIFO, &operators), 0);
+	urgent_begin(f->pid);
+	assert_int_equal(sched_getscheduler(f->threads[1]), SCHED_FIFO);
+	urgent_end(f->pid);
+	assert_int_equal(sched_getscheduler(f->threads[1]), SCHED_FIFO);
+	assert_int_equal(sched_getparam(f->threads[1], &param), 0);
+	assert_int_equal(param.sched_priority, 7);
+	assert_int_equal(sched_getscheduler(f->threads[2]), SCHED_OTHER);
+}
+
+static void test_of_one_that_is_gone_nothing_comes(void **state)
+{
+	const struct fixture *f = *state;
+
+	kill(f->pid, SIGKILL);
+	assert_int_equal(waitpid(f->pid, NULL, 0), f->pid);
+	urgent_begin(f->pid);
+	urgent_end(f->pid);
 	assert_int_equal(sched_getscheduler(0), SCHED_OTHER);
-	munmap((void *)threads, sizeof(pid_t) * N_THREADS);
 }
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(test_all_threads)};
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_all_threads, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_who_is_real_time_stays_so, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(
+			test_of_one_that_is_gone_nothing_comes, set_up, tear_down),
+	};
 
 	return cmocka_run_group_tests_name("urgent", tests, NULL, NULL);
 }
