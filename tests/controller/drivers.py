@@ -241,18 +241,23 @@ namespaces = [ ]
 stdio_handler = "file"
 """
 # Programs expect their directories at fixed places: this server's are mounted there, in a /run and a
-# /var that go with the process, so that nothing is left on the machine. The lab's own files stay.
+# /var that go with the process, so that nothing is left on the machine. The lab's own files stay, and
+# so does this repository, wherever it lies.
 MOUNTS = """set -e
 hostname {name}
 mount --bind {dir}/passwd /etc/passwd
 mount --bind {dir}/group /etc/group
 mount --bind {dir}/etc /etc/libvirt
+mkdir -p {dir}/top
+mount --bind {top} {dir}/top
 mount -t tmpfs none /var
 mkdir -p /var/lab /var/lib/libvirt /var/cache/libvirt /var/log/libvirt
-mount --bind {lab} /var/lab
+mount --rbind {lab} /var/lab
 mount -t tmpfs none /run
 mkdir -p {lab} /run/openvswitch /run/libvirt /run/lock /run/ram
-mount --bind /var/lab {lab}
+mount --rbind /var/lab {lab}
+mkdir -p {top}
+mount --bind {dir}/top {top}
 ln -s /run /var/run
 ln -s /run/lock /var/lock
 mount --bind {ovs} /run/openvswitch
@@ -300,7 +305,7 @@ class Server:
         self.process = self.lab.spawn(
             self.ns, ["unshare", "--mount", "--uts", "--propagation", "private", "sh", "-c",
                       MOUNTS.format(name=self.name, dir=self.dir, ovs=self.switch.dir,
-                                    lab=self.lab.dir)],
+                                    lab=self.lab.dir, top=TOP)],
             name=f"{self.name}-libvirtd{self.starts}")
 
     def virsh(self, *args):

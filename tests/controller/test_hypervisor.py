@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from lib.lab import Lab, wait_until
+from lib.lab import Lab, stand_still, wait_until
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from drivers import TOP, Drivers, Server  # noqa: E402  pylint: disable=wrong-import-position
@@ -174,7 +174,7 @@ def test_channel_survives_libvirtd(bench, pvm):
 def test_silent_guest_hangs_nobody(bench, pvm):
     """A VM that is stopped answers nothing: calls end in time, and later ones work."""
     pid = bench.server.qemu_pids()[0][0]
-    os.kill(pid, signal.SIGSTOP)
+    stand_still(pid)
     try:
         error = bench.drivers.error("guest_call", method="guest.info", timeout_ms=400)
         assert error.answer["code"] == -32000 and "400 ms" in error.why
@@ -193,7 +193,7 @@ def test_silent_guest_hangs_nobody(bench, pvm):
 
 def test_frozen_libvirtd_hangs_nobody(bench, pvm):
     bench.drivers.forget_events()
-    bench.server.process.send_signal(signal.SIGSTOP)
+    stand_still(bench.server.process.pid)
     try:
         error = bench.drivers.error("hv_list")
         assert error.errno == errno.EHOSTUNREACH

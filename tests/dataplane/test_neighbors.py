@@ -271,6 +271,43 @@ def test_a_mute_forwarder_only_forwards(net):
     assert net.ce_wire.expect(Ether, lambda p: ARP in p and p[ARP].op == 2)[ARP].hwsrc == CUST_MAC
 
 
+def test_who_speaks_again_rehearses_unheard(net):
+    """What was forwarded lately is forwarded once more when a copy begins to speak: nobody hears or counts it,
+    not even when the neighbour isn't known any more."""
+    net.pe_wire.send(Ether(src=PE_MAC, dst=BROADCAST) / ARP(
+        op=1, hwsrc=PE_MAC, psrc="198.51.100.79", pdst="198.51.100.1"))
+    wait_until(lambda: neighbor(net, "198.51.100.79"), 5, "the next hop is known")
+    packet = Ether(src=CE_MAC, dst=CUST_MAC) / IP(src=CE4, dst="10.9.1.1") / UDP(dport=9) / b"once"
+    hold = net.feed(route("10.9.1.0/24", {"via": "198.51.100.79", "oif": net.ifindex("core")}))
+    try:
+        def is_kept():
+            net.ce_wire.send(packet)
+            net.rpc("fwd.mute", ms=60000)
+            net.rpc("fwd.mute", ms=0)
+            return net.status()["rehearsed"] > 0
+
+        wait_until(is_kept, 10, "the packet is kept and rehearsed", 0.3)
+        wait_until(lambda: net.status()["sleeping"], 5, "nothing is under way")
+        net.pe_wire.drain()
+        before = net.port("core")["counters"], net.port("cust")["counters"]
+        net.rpc("fwd.mute", ms=0)
+        assert net.status()["rehearsed"] > 0
+        assert not any(UDP in Ether(frame) for frame in net.pe_wire.frames(0.3))
+        for was, now in zip(before, (net.port("core")["counters"], net.port("cust")["counters"])):
+            assert {k: v for k, v in was.items() if k != "rx_empty"} == \
+                   {k: v for k, v in now.items() if k != "rx_empty"}
+    finally:
+        hold.close()
+    hold = net.feed(route("10.9.1.0/24", {"via": "198.51.100.80", "oif": net.ifindex("core")}))
+    try:
+        net.rpc("fwd.mute", ms=0)
+        assert not neighbor(net, "198.51.100.80")
+        assert not any(ARP in Ether(frame) and Ether(frame)[ARP].pdst == "198.51.100.80"
+                       for frame in net.pe_wire.frames(0.3))
+    finally:
+        hold.close()
+
+
 def test_who_cant_be_asked_does_not_fail(net):
     net.pe_wire.drain()
     failed = net.drops("core", "neighbor_failed")

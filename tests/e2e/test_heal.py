@@ -13,7 +13,7 @@ import pytest
 
 from bed import calm, checks, controller, failures, healing, host, moves, probes
 from bed import topology as topo
-from lib.lab import wait_until
+from lib.lab import stand_still, wait_until
 
 NEAR = topo.ce("green-a")
 OTHER = topo.ce("red-a")
@@ -126,7 +126,7 @@ def test_a_pvm_whose_process_dies_is_taken_over():
 def test_a_guest_that_hangs_is_taken_over():
     uuid, pid, _ = healing.pvm(NEAR.name)
     since = healing.newest_event()
-    os.kill(pid, signal.SIGSTOP)
+    stand_still(pid)
     story = healing.wait_story(NEAR.name, since)
     assert "its VM didn't answer any more: taken over by spare-" in story
     served(NEAR)
@@ -244,7 +244,7 @@ def test_a_server_that_forwards_out_of_reach_is_only_told_of():
 
     with probes.Probes(NEAR, FAR, 100) as sent:
         begin = time.time_ns()
-        os.kill(relay, signal.SIGSTOP)
+        stand_still(relay)
         try:
             wait_until(lambda: health() == "hidden", 60, "it is missed", 0.2)
             told = time.time_ns()
@@ -312,7 +312,7 @@ def test_edgeplexd_is_killed_in_the_midst_of_a_take_over():
 def test_a_pvm_that_dies_while_edgeplexd_is_away():
     uuid, pid, _ = healing.pvm(NEAR.name)
     daemon = host.daemon_pid("edgeplexd")
-    os.kill(daemon, signal.SIGSTOP)
+    stand_still(daemon)
     os.kill(pid, signal.SIGKILL)
     os.kill(daemon, signal.SIGKILL)
     is_back(daemon)

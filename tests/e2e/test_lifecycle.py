@@ -15,7 +15,7 @@ import pytest
 from bed import checks, controller, customer, host, moves, switch
 from bed import topology as topo
 from bed.parallel import together
-from lib.lab import wait_until
+from lib.lab import stand_still, wait_until
 
 EDGE = topo.ce("green-b")
 FAR = topo.far(EDGE)
@@ -213,7 +213,7 @@ def kill_at(step, *words):
     wait_until(lambda: begun(number, step), 120, f"{step} has begun", 0.001)
 
     def stopped():
-        os.kill(pid, signal.SIGSTOP)
+        stand_still(pid)
         if set_back(number, step):
             return True
         os.kill(pid, signal.SIGCONT)
@@ -270,7 +270,7 @@ def test_deleted_port_is_forgotten_at_once(bed, hung):  # pylint: disable=unused
     that hangs, but that doesn't keep the port from being deleted, nor the core from forgetting it."""
     assert len(learnt(EDGE)) == 2
     if hung:
-        os.kill(host.vm_pid(EDGE.name), signal.SIGSTOP)
+        stand_still(host.vm_pid(EDGE.name))
     controller.cli("port", "delete", EDGE.name, limit_s=60)
     assert host.vm_pid(EDGE.name) is None
     if not hung:
@@ -342,7 +342,7 @@ def test_hung_vm_holds_up_nobody(bed):  # pylint: disable=unused-argument
     def uptime(name):
         return next(p["uptime_ms"] for p in seen() if p["name"] == name)
 
-    os.kill(vm, signal.SIGSTOP)
+    stand_still(vm)
     try:
         wait_until(lambda: status(EDGE.name) == "down", 30, "it is seen that it hangs", 0.3)
         # Polled one after another, two rounds would take at least 8 s.
@@ -372,7 +372,7 @@ def test_a_server_that_hangs_holds_up_no_question(bed):  # pylint: disable=unuse
                 if e["object"] == "server/b-left"]
 
     assert set(seen().values()) == {"connected"}
-    os.kill(pid, signal.SIGSTOP)
+    stand_still(pid)
     try:
         after = seen()
         assert not told(), "the connection was given up first"

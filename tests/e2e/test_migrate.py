@@ -14,7 +14,7 @@ import pytest
 from bed import checks, controller, customer, drains, host, moves, switch, wire
 from bed import topology as topo
 from bed.parallel import together
-from lib.lab import wait_until
+from lib.lab import stand_still, wait_until
 
 NEAR = topo.ce("green-a")
 FAR = topo.far(NEAR)
@@ -251,7 +251,7 @@ def test_hostd_is_not_needed_when_both_run(bed, role):  # pylint: disable=unused
 @contextmanager
 def hanging(pid):
     """A process that hangs for the length of a block."""
-    os.kill(pid, signal.SIGSTOP)
+    stand_still(pid)
     try:
         yield
     finally:
@@ -454,7 +454,7 @@ def test_without_a_cvm(bed):  # pylint: disable=unused-argument
     """A CVM that doesn't answer keeps nobody from moving."""
     cvm = moves.qemu(SITE.name, moves.by_name(controller.query("cvm", "show", SITE.name)["server"]),
                      "cvm")
-    os.kill(cvm, signal.SIGSTOP)
+    stand_still(cvm)
     try:
         with moves.Move(NEAR.name) as move:
             succeeded(move.end())

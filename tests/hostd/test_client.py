@@ -10,7 +10,7 @@ import uuid
 import pytest
 
 from hostlab import Certificates, Hostd, Vm
-from lib.lab import Lab, wait_until
+from lib.lab import Lab, stand_still, wait_until
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "controller"))
 from drivers import Drivers  # noqa: E402  pylint: disable=wrong-import-position
@@ -71,7 +71,7 @@ def test_a_killed_hostd_comes_back(bench):
 
 
 def test_a_hostd_that_hangs_holds_up_nobody(bench):
-    os.kill(bench.hostd.process.pid, signal.SIGSTOP)
+    stand_still(bench.hostd.process.pid)
     try:
         error = bench.error("hostd.info", limit_ms=300)
         assert error.answer["code"] == UNAVAILABLE and "300 ms" in error.why
@@ -92,7 +92,7 @@ def test_dies_in_the_middle_of_a_call(bench):
         return False
 
     errors = []
-    os.kill(bench.hostd.process.pid, signal.SIGSTOP)
+    stand_still(bench.hostd.process.pid)
     caller = threading.Thread(target=lambda: errors.append(bench.error("hostd.info", limit_ms=50000)))
     caller.start()
     wait_until(unread, 20, "the request came")

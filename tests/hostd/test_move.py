@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from hostlab import MEM_KIB, Hostd, Pair, Rpc, RpcError
-from lib.lab import Lab, wait_until
+from lib.lab import Lab, stand_still, wait_until
 
 CONFLICT, NOT_FOUND, UNAVAILABLE = -32001, -32002, -32000
 STOPPED = ("postmigrate", "finish-migrate")  # the latter for a moment
@@ -375,7 +375,7 @@ def test_terminated_hostd_resumes_the_source(pair):
 def test_stopped_qemu_hangs_nobody(pair):
     pair.start()
     pair.wait_source("ready")
-    os.kill(pair.source.process.pid, signal.SIGSTOP)
+    stand_still(pair.source.process.pid)
     try:
         with pytest.raises(RpcError):
             pair.freeze(timeout_ms=8000)
@@ -395,7 +395,7 @@ def test_hostd_hangs_while_the_source_stands_still(pair):
     """Its guard ends it, and the source goes on."""
     pair.start()
     pair.freeze()
-    os.kill(pair.a.process.pid, signal.SIGSTOP)
+    stand_still(pair.a.process.pid)
     assert pair.a.process.wait(60) == -signal.SIGKILL
     pair.a.rpc.close()
     wait_until(lambda: pair.source.status() == "running", 20, "the source runs")
@@ -505,7 +505,7 @@ def test_peer_cut(pair):
     """The connection between the hostds is cut while the source is stopped: it goes on."""
     pair.start()
     pair.freeze()
-    os.kill(pair.b.process.pid, signal.SIGSTOP)  # silent, not closed
+    stand_still(pair.b.process.pid)  # silent, not closed
     try:
         wait_until(lambda: pair.source.status() == "running", 20, "the source runs")
         pair.wait_source("ended")

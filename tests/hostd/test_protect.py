@@ -11,7 +11,7 @@ import time
 import pytest
 
 from hostlab import RpcError
-from lib.lab import Lab, wait_until
+from lib.lab import Lab, stand_still, wait_until
 from protectlab import Protected, Sequence, Session, wait_news
 
 CONFLICT, NOT_FOUND, INVALID = -32001, -32002, -32602
@@ -176,7 +176,7 @@ def test_output_waits_for_the_standby(pair):
     pair.protect(interval_ms=50, timeout_ms=3000)
     sequence = Sequence(pair.ns, 5000)
     pair.wait_epochs(5)
-    os.kill(pair.b.process.pid, signal.SIGSTOP)
+    stand_still(pair.b.process.pid)
     try:
         # What was acknowledged before may still come.
         threading.Event().wait(0.3)
@@ -197,7 +197,7 @@ def test_stopped_primary(pair):
     session = Session(pair.lab, pair.ns)
     pair.wait_epochs(5)
     old = pair.primary
-    os.kill(old.process.pid, signal.SIGSTOP)
+    stand_still(old.process.pid)
     try:
         pair.wait("primary-silent", 10)
         pair.fence(old)
@@ -217,7 +217,7 @@ def test_primary_that_was_stopped_for_a_moment(pair):
     pair.protect(interval_ms=50, timeout_ms=500)
     sequence = Sequence(pair.ns, 5000)
     pair.wait_epochs(5)
-    os.kill(pair.primary.process.pid, signal.SIGSTOP)
+    stand_still(pair.primary.process.pid)
     try:
         pair.wait("primary-silent", 10)
     finally:
@@ -248,7 +248,7 @@ def test_the_primary_goes_on_unprotected(pair, victim):
         pair.b.kill()
         pair.wait("unprotected", 10)
     elif victim == "its hostd hangs":
-        os.kill(pair.b.process.pid, signal.SIGSTOP)
+        stand_still(pair.b.process.pid)
         pair.wait("unprotected", 10)
         os.kill(pair.b.process.pid, signal.SIGCONT)
     else:
@@ -275,7 +275,7 @@ def test_own_hostd_hangs(pair):
     pair.protect(interval_ms=50, timeout_ms=TIMEOUT_MS)
     session, sequence = Session(pair.lab, pair.ns), Sequence(pair.ns, 5000)
     pair.wait_epochs(5)
-    os.kill(pair.a.process.pid, signal.SIGSTOP)
+    stand_still(pair.a.process.pid)
     assert pair.a.process.wait(60) == -signal.SIGKILL
     pair.a.rpc.close()
     before = len(sequence.came)
@@ -298,8 +298,8 @@ def test_silent_source_is_told(pair):
     session = Session(pair.lab, pair.ns)
     session.goes_on()
     pair.fence(pair.primary)
-    os.kill(pair.a.process.pid, signal.SIGSTOP)
-    os.kill(pair.primary.process.pid, signal.SIGSTOP)
+    stand_still(pair.a.process.pid)
+    stand_still(pair.primary.process.pid)
     try:
         wait_news(pair.b, lambda n: n["role"] == "destination" and n["silent"])
         assert pair.standby_status()["state"] == "holding"

@@ -70,6 +70,25 @@ def start_time(pid):
     return None if fields[0] in "ZX" else int(fields[19])
 
 
+def _is_standing(pid):
+    """Are all threads of a process stopped, or is it gone?"""
+    try:
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/stat", encoding="utf-8", errors="replace") as file:
+                if file.read().rpartition(")")[2].split()[0] not in "TtZX":
+                    return False
+    except OSError:
+        pass
+    return True
+
+
+def stand_still(pid):
+    """SIGSTOP, and waits until it has come to all threads: until then one may go on with its work, on a
+    busy machine for long enough to answer."""
+    os.kill(pid, signal.SIGSTOP)
+    wait_until(lambda: _is_standing(pid), 20, f"process {pid} stands still", 0.001)
+
+
 def marked_processes(mark, namespaces=()):
     """Pids of the processes that carry `mark` ("NAME=VALUE") or live in one of `namespaces`."""
     inodes = set()
