@@ -75,6 +75,8 @@ struct engine {
 	 * no ARP, no neighbour discovery. Set by the control thread.
 	 */
 	_Atomic uint64_t mute_until_ms;
+	bool rehearsing; /* what comes in now is a copy, and nothing of it may be heard of
+			    (rehearsal.h) */
 	uint16_t ip_id;
 };
 

@@ -38,6 +38,9 @@ struct forwarder {
 	_Atomic bool sleeping;
 	int wake_fd; /* eventfd that wakes the fast path: to stop, or to show that it is alive */
 	_Atomic uint64_t turns; /* of the fast path's loop */
+	/* Rehearsals (rehearsal.h), counted by the control thread, and done by the fast path. */
+	_Atomic unsigned rehearsals_asked, rehearsals_done;
+	_Atomic unsigned rehearsed; /* packets that went through in the last one */
 };
 
 /* CLOCK_MONOTONIC in milliseconds. */

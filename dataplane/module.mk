@@ -6,7 +6,7 @@ include dataplane/fib.mk
 FWD_ENGINE_SOURCES := dataplane/engine.c dataplane/icmp.c dataplane/iface.c dataplane/ip4.c \
 	dataplane/ip6.c dataplane/mpls.c dataplane/neighbor.c dataplane/nexthop.c
 FWD_SOURCES := $(FWD_ENGINE_SOURCES) dataplane/fpm.c dataplane/main.c dataplane/netlink.c \
-	dataplane/packet_socket.c dataplane/port.c dataplane/routes.c dataplane/rpc.c \
+	dataplane/packet_socket.c dataplane/port.c dataplane/rehearsal.c dataplane/routes.c dataplane/rpc.c \
 	dataplane/tap.c dataplane/worker.c
 
 # DPDK's drivers register themselves, nothing refers to them: they are linked whole.
@@ -31,7 +31,7 @@ GUEST_PROGRAMS += $(B)/edgeplex-fwd
 
 
 # Headers are read where they lie in the frame, as everywhere in DPDK: not aligned.
-FWD_FUZZ_SOURCES := dataplane/packet_fuzz.c dataplane/routes.c $(FWD_ENGINE_SOURCES) $(FIB_SOURCES) \
+FWD_FUZZ_SOURCES := dataplane/packet_fuzz.c dataplane/rehearsal.c dataplane/routes.c $(FWD_ENGINE_SOURCES) $(FIB_SOURCES) \
 	common/log.c
 $(B)/fuzz/packet: $(FWD_FUZZ_SOURCES) $(wildcard dataplane/*.h common/*.h)
 	@mkdir -p $(@D)

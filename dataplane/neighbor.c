@@ -357,6 +357,10 @@ void neighbor_output(struct engine *engine, unsigned port, uint8_t family, const
 		engine_send_to(engine, port, &n->mac, ethertype, m);
 		return;
 	}
+	if (engine->rehearsing) {
+		rte_pktmbuf_free(m);
+		return;
+	}
 	if (n) {
 		wait_for(engine, n, ethertype, m);
 		return;

@@ -13,6 +13,7 @@
 #include "dataplane/engine.h"
 #include "dataplane/fib.h"
 #include "dataplane/neighbor.h"
+#include "dataplane/rehearsal.h"
 #include "dataplane/routes.h"
 
 #define POOL_SIZE 1023u
@@ -131,6 +132,8 @@ static void empty_queues(void)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
+	struct rehearsal rehearsal = {.looks = 1};
+
 	engine.neighbors = neighbors_create();
 	if (!engine.neighbors)
 		abort();
@@ -153,9 +156,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		memcpy(room, data + 3, n);
 		/* What an earlier packet in this buffer, or a driver, may have left there. */
 		m->hash.usr = UINT32_MAX;
-		engine_input(&engine, data[0] & 1, m);
+		rehearsal_input(&rehearsal, &engine, data[0] & 1, m);
 		engine_tick(&engine);
+		rehearsal_tick(&rehearsal);
 		empty_queues();
+		rehearsal_run(&rehearsal, &engine);
 		data += 3 + n;
 		size -= 3 + n;
 	}

@@ -6,6 +6,8 @@
 #include <unistd.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <rte_cycles.h>
 #include <rte_ethdev.h>
 #include <rte_interrupts.h>
 #include <rte_lcore.h>
@@ -13,17 +15,25 @@
 #include "common/log.h"
 #include "dataplane/fib.h"
 #include "dataplane/port.h"
+#include "dataplane/rehearsal.h"
 
 #define TICK_MS 1000u
-#define IDLE_ROUNDS 64u /* empty polls before going to sleep */
-#define TAP_EVERY 16u   /* under load, TAPs are read every so many rounds */
-#define NAP_MS 5        /* for devices that can't wake us */
+#define SPIN_US 10u   /* of empty polls before going to sleep: what waking up costs, about */
+#define TAP_EVERY 16u /* under load, TAPs are read every so many rounds */
+#define NAP_MS 5      /* for devices that can't wake us */
+/*
+ * Before routing's work, which comes in long pieces. Not real-time: a flood of packets leaves a
+ * tenth of the processor to routing, enough for its sessions to live.
+ */
+#define NICE (-10)
 
 struct worker {
 	struct forwarder *fwd;
 	struct fib_reader *reader;
 	uint64_t next_tick_ms;
 	uint64_t turns;
+	unsigned rehearsals; /* done so far, see struct forwarder */
+	struct rehearsal rehearsal;
 	/* Registrations that rte_epoll_wait() refers to. */
 	struct rte_epoll_event tap_events[MAX_PORTS], socket_events[MAX_PORTS], wake_event;
 	bool can_be_woken;
@@ -41,7 +51,7 @@ static unsigned receive(struct worker *worker)
 		for (unsigned i = 0; i < n; i++)
 			rte_prefetch0(rte_pktmbuf_mtod(burst[i], void *));
 		for (unsigned i = 0; i < n; i++)
-			engine_input(engine, port, burst[i]);
+			rehearsal_input(&worker->rehearsal, engine, port, burst[i]);
 		engine->ports[port].counters.rx_empty += n < ENGINE_BURST;
 		total += n;
 	}
@@ -136,6 +146,20 @@ static void flush(struct worker *worker)
 	}
 }
 
+/* If somebody has asked for it. The queues are empty here. */
+static void rehearse(struct worker *worker)
+{
+	struct forwarder *fwd = worker->fwd;
+	unsigned asked = atomic_load_explicit(&fwd->rehearsals_asked, memory_order_acquire);
+
+	if (asked == worker->rehearsals)
+		return;
+	atomic_store_explicit(&fwd->rehearsed, rehearsal_run(&worker->rehearsal, &fwd->engine),
+		memory_order_relaxed);
+	worker->rehearsals = asked;
+	atomic_store_explicit(&fwd->rehearsals_done, asked, memory_order_release);
+}
+
 static unsigned round_of_work(struct worker *worker, bool taps)
 {
 	struct engine *engine = &worker->fwd->engine;
@@ -145,11 +169,13 @@ static unsigned round_of_work(struct worker *worker, bool taps)
 	/* Nobody else writes it. */
 	atomic_store_explicit(&worker->fwd->turns, ++worker->turns, memory_order_relaxed);
 	engine_begin(engine, now_ms());
+	rehearse(worker);
 	n = receive(worker);
 	if (taps)
 		n += read_taps(worker);
 	if (engine->now_ms >= worker->next_tick_ms) {
 		engine_tick(engine);
+		rehearsal_tick(&worker->rehearsal);
 		worker->next_tick_ms = engine->now_ms + TICK_MS;
 	}
 	flush(worker);
@@ -234,8 +260,12 @@ static void set_up_sleep(struct worker *worker)
 static void *run(void *arg)
 {
 	struct worker worker = {.fwd = arg};
-	unsigned idle = 0, round = 0;
+	const uint64_t spin = rte_get_tsc_hz() / 1000000 * SPIN_US;
+	uint64_t idle_since = 0; /* by the time stamp counter; 0: it isn't idle */
+	unsigned round = 0;
 
+	if (setpriority(PRIO_PROCESS, 0, NICE) < 0)
+		log_warn("the fast path has no priority: %s", strerror(errno));
 	/* Gives this thread a cache of packet buffers. */
 	if (rte_thread_register() != 0)
 		log_warn("the fast path runs without a cache of packet buffers");
@@ -245,10 +275,12 @@ static void *run(void *arg)
 	set_up_sleep(&worker);
 	while (!atomic_load_explicit(&worker.fwd->stop, memory_order_relaxed)) {
 		if (round_of_work(&worker, round++ % TAP_EVERY == 0) > 0) {
-			idle = 0;
-		} else if (++idle >= IDLE_ROUNDS) {
+			idle_since = 0;
+		} else if (idle_since == 0) {
+			idle_since = rte_rdtsc();
+		} else if (rte_rdtsc() - idle_since >= spin) {
 			sleep_until_work(&worker);
-			idle = 0;
+			idle_since = 0;
 			round = 0;
 		}
 	}
