@@ -82,7 +82,7 @@ class Rig:
     """See the module's text."""
 
     def __init__(self, edge, load="bgp", rate=1000, updates=UPDATES_PER_S):
-        self.edge, self.far = edge, topo.CORE_HOST
+        self.edge, self.far = edge, topo.core_host(edge.customer)
         self._level = LOADS.index(load)
         self._rate, self._updates = rate, updates
         self._stack = ExitStack()

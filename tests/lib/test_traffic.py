@@ -167,6 +167,18 @@ def test_what_a_speaker_says_is_read_as_it_was_meant(config, rd, hops):
     assert len(kinds) == 4
 
 
+def test_a_prefix_may_be_of_another_vpn_than_the_rest():
+    config = {**INSIDE_SPEAKER, "own": {"10.4.0.0/16": {"rd": "65000:8", "label": 999103, "rts": ["65000:2"]}}}
+    table = churn.Churn("ce")
+    said = {prefix: speaker.update(config, prefix, table.route(prefix))
+            for prefix in ("10.3.0.0/16", "10.4.0.0/16")}
+    for prefix, rd, label, rt in (("10.3.0.0/16", "65000:7", 999001, 1), ("10.4.0.0/16", "65000:8", 999103, 2)):
+        ((_, body),) = bgpmsg.split(bytearray(said[prefix]))
+        assert [(c.prefix, c.rd) for c in bgpmsg.changes(body)] == [(prefix, rd)]
+        assert (label << 4 | 1).to_bytes(3, "big") in body
+        assert struct.pack("!BBHI", 0, 2, 65000, rt) in body
+
+
 def test_churn_is_the_same_for_everybody():
     one, other = churn.Churn("ce"), churn.Churn("ce")
     changes = [one.step() for _ in range(3000)]
