@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What the testbed measures and checks moves with: does it notice what it is there for?"""
 
+import itertools
 import json
 import os
 import signal
@@ -15,7 +16,7 @@ from lib.lab import Lab, wait_until
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, os.path.join(TOP, "testbed"))
 
-from bed import asker, bgpmsg, churn, oldways, speaker, wire  # noqa: E402  pylint: disable=wrong-import-position
+from bed import asker, bgpmsg, churn, measure, oldways, speaker, wire  # noqa: E402  pylint: disable=wrong-import-position
 
 PROBE = f"{os.environ.get('EDGEPLEX_BUILD', os.path.join(TOP, 'build'))}/edgeplex-probe"
 RIGHT_MAC = "02:00:00:00:00:02"
@@ -372,3 +373,32 @@ def test_rules_follow_the_vm(rule, wanted):
     assert oldways.repointed(rule, {104, 105}, "trunk-left", "trunk-right") == wanted
     back = oldways.repointed(wanted, {104, 105}, "trunk-right", "trunk-left")
     assert back.replace('"', "") == rule.replace('"', "")
+
+
+# ---- the bystander -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("moves, others", [(1, 1), (2, 3), (3, 2), (3, 3)])
+def test_chance_is_what_all_orders_of_the_windows_say(moves, others):
+    orders = list(itertools.permutations(range(moves + others)))
+    found = [measure.noise(order[:moves], order[moves:]) for order in orders]
+    for each in found:
+        as_many = sum(other["above"] >= each["above"] for other in found)
+        assert each["chance"] == pytest.approx(as_many / len(orders))
+
+
+def test_a_move_that_delays_others_is_not_noise():
+    quiet = [10.0 + n / 10 for n in range(20)]
+    assert measure.noise([11.0] * 10 + [30.0] * 2, quiet)["within_noise"] is True
+    assert measure.noise([11.0] * 10 + [30.0] * 10, quiet)["within_noise"] is False
+    assert measure.noise([30.0], [10.0])["within_noise"] is None
+
+
+@pytest.mark.parametrize("what, count, problems", [
+    ("lost", 0, 0), ("lost", 3, 1), ("duplicated", 3, 1), ("reordered", 3, 0)])
+def test_what_a_bystander_loses_is_a_problem_of_the_move(what, count, problems):
+    clean = {"lost": 0, "duplicated": 0, "reordered": 0}
+    seen = {"resets": [], "speaker": {"violations": []}, "core_told": [], "probes": clean,
+            "bystander": {**clean, what: count}}
+    found = measure._problems(seen)  # pylint: disable=protected-access
+    assert len(found) == problems and all("bystander" in text for text in found)
