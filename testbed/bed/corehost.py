@@ -7,7 +7,9 @@ and most of another processor.
         ...
 
 A VPN speaker announces its prefixes at the route reflector, with the other site's PE as next hop,
-which has a tunnel; the P router's Open vSwitch knows the labels and does that PE's work.
+which has a tunnel; the P router's Open vSwitch knows the labels and does that PE's work. Every customer
+has a host of its own (topology.CORE_HOSTS), on a link of its own, by which the P router tells apart
+what they send to the same addresses; one speaker announces them all.
 """
 
 from contextlib import contextmanager
@@ -18,14 +20,27 @@ from . import bgpload, checks, controller, core, host, switch, watcher
 from . import topology as topo
 
 SPEAKER = "198.51.100.4"  # on the speakers' link, see watcher.py
-RD, LABEL4 = f"{topo.PROVIDER_ASN}:64998", 999101  # IPv6's label is the next one
-LINK, MAC, GATEWAY_MAC = "link-host", "02:c0:00:00:01:01", "02:c0:00:00:01:02"
+MAC, GATEWAY_MAC = "02:c0:00:00:01:01", "02:c0:00:00:01:02"  # on each of the links
 LABEL_TABLE = 11
 COOKIE = "0xc0de"
 
 
-def _flows(nears):
-    """What the P router does besides, for the host and the customer edges `nears` of one site."""
+def _rd(far):
+    return f"{topo.PROVIDER_ASN}:{64998 - topo.CORE_HOSTS.index(far)}"
+
+
+def _label4(far):
+    """A host's label for IPv4; IPv6's is the next one."""
+    return 999101 + 2 * topo.CORE_HOSTS.index(far)
+
+
+def _link(far):
+    """The P router's port to a host."""
+    return f"host-{far.customer}"
+
+
+def _flows(nears, fars):
+    """What the P router does besides, for the hosts and the customer edges `nears` of one site."""
     site = nears[0].site
     number = next(n for n, s in enumerate(topo.SITES, 1) if s.name == site)
     other, via = next((n, s) for n, s in enumerate(topo.SITES, 1) if s.name != site)
@@ -33,14 +48,16 @@ def _flows(nears):
              f"mpls_bos=0 actions=dec_mpls_ttl,pop_mpls:0x8847,resubmit(,{LABEL_TABLE})"]
     flows += [f"table={LABEL_TABLE},priority=10,mpls,mpls_label={label},mpls_bos=1"
               f" actions=pop_mpls:{kind},set_field:{GATEWAY_MAC}->eth_src,"
-              f"set_field:{MAC}->eth_dst,output:{LINK}"
-              for label, kind in ((LABEL4, "0x0800"), (LABEL4 + 1, "0x86dd"))]
+              f"set_field:{MAC}->eth_dst,output:{_link(far)}"
+              for far in fars
+              for label, kind in ((_label4(far), "0x0800"), (_label4(far) + 1, "0x86dd"))]
     # The other site's own.
     flows.append(f"table={LABEL_TABLE},priority=0,mpls actions=set_field:{core.mac(other)}->eth_src,"
                  f"set_field:{other}->reg0,resubmit(,{core.PE_TABLE})")
     for near in nears:
         label = controller.query("port", "show", near.name)["label"]
-        flows += [f"table=0,priority=30,in_port={LINK},{match}"
+        link = _link(topo.core_host(near.customer))
+        flows += [f"table=0,priority=30,in_port={link},{match}"
                   f" actions=push_mpls:0x8847,set_field:{label}->mpls_label,"
                   f"set_field:{core.mac(number)}->eth_src,set_field:{number}->reg0,"
                   f"resubmit(,{core.PE_TABLE})"
@@ -48,47 +65,54 @@ def _flows(nears):
     return "\n".join(f"cookie={COOKIE},{flow}" for flow in flows) + "\n"
 
 
-def _plug_in():
-    """The host's link, once."""
-    far = topo.CORE_HOST
+def _plug_in(far):
+    """A host's link, once."""
     if "pe@" in host.run(far.ns, ["ip", "-br", "link"]):
         return
-    host.link(topo.P_NS, LINK, far.ns, "pe", 1500)
+    host.link(topo.P_NS, _link(far), far.ns, "pe", 1500)
     gateways = f"ip -4 neigh replace 169.254.0.1 lladdr {GATEWAY_MAC} nud permanent dev pe\n" \
                f"ip -6 neigh replace fe80::1 lladdr {GATEWAY_MAC} nud permanent dev pe\n"
     host.run(far.ns, ["sh", "-ec", f"ip link set dev pe address {MAC}\n"
                       f"ip addr add {far.host4}/32 dev lo\nip addr add {far.host6}/128 dev lo\n"
                       + gateways + "ip -4 route add default via 169.254.0.1 dev pe onlink\n"
                       "ip -6 route add default via fe80::1 dev pe\n"])
-    switch.vsctl(core.OVS, "--may-exist", "add-port", "p", LINK)
+    switch.vsctl(core.OVS, "--may-exist", "add-port", "p", _link(far))
+
+
+def _own(far):
+    """What the speaker says of a host's prefixes alone."""
+    vpn_id = controller.query("customer", "show", far.customer)["vpn_id"]
+    return {"rd": _rd(far), "label": _label4(far), "rts": [f"{topo.PROVIDER_ASN}:{vpn_id}"]}
 
 
 @contextmanager
 def attached(*nears):
     """The host for the length of a block; the customer edges `nears` of one site have routes to it,
-    and it to them."""
-    far = topo.CORE_HOST
-    vpn_id = controller.query("customer", "show", far.customer)["vpn_id"]
+    and it to them. With customer edges of several customers: each customer's host, and what the block
+    is given is that of the first."""
+    fars = [topo.core_host(customer) for customer in dict.fromkeys(n.customer for n in nears)]
+    own = {prefix: _own(far) for far in fars for prefix in (far.prefix4, far.prefix6)}
     via = next(site for site in topo.SITES if site.name != nears[0].site)
     speaker = bgpload.Speaker("speaker-host", topo.SPEAKERS_NS, {
         "who": "core", "rate": 1, "local_asn": topo.PROVIDER_ASN, "router_id": SPEAKER,
-        "rd": RD, "label": LABEL4, "rts": [f"{topo.PROVIDER_ASN}:{vpn_id}"],
         "next_hop4": via.pe_address, "next_hop6": f"::ffff:{via.pe_address}",
-        "always": [far.prefix4, far.prefix6],
+        "always": list(own), "own": own,
         "neighbors": [{"peer": watcher.RR_ON_LINK, "local": SPEAKER,
                        "families": list(watcher.FAMILIES)}]})
-    _plug_in()
+    for far in fars:
+        _plug_in(far)
     watcher.add_client(SPEAKER)
     try:
-        switch.ofctl(core.OVS, "--names", "add-flows", "p", "-", stdin=_flows(nears))
+        switch.ofctl(core.OVS, "--names", "add-flows", "p", "-", stdin=_flows(nears, fars))
         speaker.start()
         for near in nears:
+            far = topo.core_host(near.customer)
             for prefix in (far.prefix4, far.prefix6):
                 checks.wait_route(near, prefix)
             for source, to in ((near.host4, far.host4), (near.host6, far.host6)):
                 wait_until(lambda n=near, s=source, t=to: checks.ping(n.ns, s, t, 1, limit_s=2)[0],
                            30, f"packets of {near.name} reach the host in the core")
-        yield far
+        yield fars[0]
     finally:
         speaker.end()
         switch.ofctl(core.OVS, "--names", "del-flows", "p", f"cookie={COOKIE}/-1")

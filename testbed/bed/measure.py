@@ -10,8 +10,12 @@ Loads, each with what the ones before it have: "idle" (nothing), "probes" (numbe
 1 kHz in each direction), "tcp" (a TCP flow), "bgp" (200 updates/s from the customer, 200 from the
 core; the other site is away meanwhile). With any but the first, ARP and ND questions are asked all the time as well. Packets go to and
 come from a host in the core (corehost.py).
+
+Beside any but the first there is a bystander: another customer of the site, whose PVM isn't moved, with
+100 numbered packets/s each way between its edge and its own host in the core.
 """
 
+import math
 import os
 import re
 import subprocess
@@ -28,7 +32,9 @@ from . import topology as topo
 LOADS = ("idle", "probes", "tcp", "bgp")
 QUESTIONS_PER_S = 20
 UPDATES_PER_S = 200
+BYSTANDER_PER_S = 100  # in each direction, IPv4: its PVM shall take next to nothing of the processors
 AFTERMATH_NS = 2_000_000_000  # a window goes on so long after the move
+CHANCE = 0.05  # what chance brings about less often isn't noise
 BACK_S = 180  # until traffic flows again, however long the way of moving broke it
 
 
@@ -82,11 +88,12 @@ class Rig:
     """See the module's text."""
 
     def __init__(self, edge, load="bgp", rate=1000, updates=UPDATES_PER_S):
-        self.edge, self.far = edge, topo.CORE_HOST
+        self.edge, self.far = edge, topo.core_host(edge.customer)
+        self.beside = topo.beside(edge)
         self._level = LOADS.index(load)
         self._rate, self._updates = rate, updates
         self._stack = ExitStack()
-        self.probes = self.tcp = self.load = self.watch = self._far_site = None
+        self.probes = self.bystander = self.tcp = self.load = self.watch = self._far_site = None
         self._port = self._cvm = None
         self._began_ns = self._churning_ns = 0
 
@@ -97,11 +104,13 @@ class Rig:
                 self._far_site = stack.enter_context(far_site_away(self.edge))
                 self.load = stack.enter_context(bgpload.Load(self.edge, self._updates))
             if self._level >= LOADS.index("probes"):
-                stack.enter_context(corehost.attached(self.edge))
+                stack.enter_context(corehost.attached(self.edge, self.beside))
                 stack.enter_context(questions(self.edge))
                 self.probes = stack.enter_context(
                     probes.Probes(self.edge, self.far, self._rate))
-                self.probes.settled(time.time_ns())
+                self.bystander = stack.enter_context(probes.Probes(
+                    self.beside, topo.core_host(self.beside.customer), BYSTANDER_PER_S, versions=(4,)))
+                self._settled(time.time_ns(), 30)
             if self._level >= LOADS.index("tcp"):
                 self.tcp = stack.enter_context(tcpflow.TcpFlow(self.edge, self.far))
             if self.load:
@@ -133,13 +142,31 @@ class Rig:
 
     def flowing(self, limit_s=BACK_S):
         """Waits until all that there is of traffic arrives, and counts end()'s losses from here."""
-        if self.probes:
-            self.probes.settled(time.time_ns(), limit_s)
+        self._settled(time.time_ns(), limit_s)
         if self.tcp:
             wait_until(self.tcp.flowing, limit_s, "TCP's data arrives", interval_s=0.5)
         self._began_ns = time.time_ns()
 
+    def _settled(self, after_ns, limit_s=BACK_S):
+        """Waits until probes that were due after `after_ns` have arrived, the bystander's too."""
+        for each in (self.probes, self.bystander):
+            if each:
+                each.settled(after_ns, limit_s)
+
     # ---- observing -------------------------------------------------------------------------
+
+    @contextmanager
+    def _captured(self, source, destination):
+        """A Wire for the length of a block, and beside it a capture of what is said to the core."""
+        core_link = wire.Tcpdump(topo.CORE_NS, f"pe-{self.edge.site}",
+                                 f"{wire.DIR}/core-bgp.pcap", "tcp port 179", snap=0)
+        with wire.Wire(self._port, self._cvm, source, destination) as captured:
+            core_link.start()
+            try:
+                yield captured
+                core_link.stop()
+            finally:
+                core_link.kill()
 
     def observe(self, do, source, destination, vms=None):
         """Calls `do()`, the move of the PVM from one server to the other, and returns what was
@@ -149,23 +176,15 @@ class Rig:
         """
         before = sessions.snapshot(self.edge, vms)
         rto_ms = self.tcp.rto_ms() if self.tcp else None
-        if self.probes:
-            self.probes.settled(time.time_ns(), BACK_S)
-        core_link = wire.Tcpdump(topo.CORE_NS, f"pe-{self.edge.site}",
-                                 f"{wire.DIR}/core-bgp.pcap", "tcp port 179", snap=0)
-        with wire.Wire(self._port, self._cvm, source, destination) as captured:
-            core_link.start()
-            try:
-                from_ns = time.time_ns()
-                moved = do()
-                until_ns = time.time_ns()
-                if self.probes:
-                    self.probes.settled(until_ns, BACK_S)
-                    until_ns = time.time_ns() + AFTERMATH_NS
-                    self.probes.settled(until_ns, BACK_S)
-                core_link.stop()
-            finally:
-                core_link.kill()
+        self._settled(time.time_ns())
+        with self._captured(source, destination) as captured:
+            from_ns = time.time_ns()
+            moved = do()
+            until_ns = time.time_ns()
+            if self.probes:
+                self._settled(until_ns)
+                until_ns = time.time_ns() + AFTERMATH_NS
+                self._settled(until_ns)
         seen = {"from_ns": from_ns, "until_ns": until_ns, "moved": moved or {}}
         seen["switched"] = captured.switched()
         seen["t_m_ms"] = wire.t_m_ms(seen["switched"])
@@ -180,12 +199,16 @@ class Rig:
         return seen
 
     def quiet(self, seconds):
-        """The same streams, for so long, without a move."""
+        """The same streams, for so long, without a move. Observing takes the processors as much as it does
+        with one: the same captures run, and one look at what has arrived falls into the window."""
         if not self.probes:
             return {}
-        seen = {"from_ns": time.time_ns()}
-        seen["until_ns"] = seen["from_ns"] + int(seconds * 1e9)
-        self.probes.settled(seen["until_ns"], seconds + BACK_S)
+        servers = next(s.servers for s in topo.SITES if s.name == self.edge.site)
+        with self._captured(servers[0].name, servers[-1].name):
+            seen = {"from_ns": time.time_ns()}
+            seen["until_ns"] = seen["from_ns"] + int(seconds * 1e9)
+            self._settled(seen["from_ns"])
+            self._settled(seen["until_ns"], seconds + BACK_S)
         self._add_traffic(seen)
         return seen
 
@@ -194,6 +217,8 @@ class Rig:
         if self.probes:
             flows = self.probes.window(*window)
             seen["flows"], seen["probes"] = flows, probes.total(flows)
+        if self.bystander:
+            seen["bystander"] = probes.total(self.bystander.window(*window))
         if self.tcp:
             silence = self.tcp.silence(*window)
             seen["tcp"] = {"alive": self.tcp.alive(),
@@ -222,8 +247,8 @@ class Rig:
     # ---- the end ---------------------------------------------------------------------------
 
     def end(self, with_fib=True, limit_s=180):
-        """Ends the traffic, and returns {"probes": totals of the whole run, "updates": how many were
-        sent, "converged_s"}. Raises TimeoutError when the tables don't become right."""
+        """Ends the traffic, and returns {"probes", "bystander": totals of the whole run, "updates": how
+        many were sent, "converged_s"}. Raises TimeoutError when the tables don't become right."""
         found = {}
         if self.load:
             found["updates"] = self.load.stop()
@@ -234,18 +259,36 @@ class Rig:
             found["converged_s"] = (time.time_ns() - stopped_ns) / 1e9
         if self.probes:
             found["probes"] = probes.total(self.probes.end(self._began_ns))
+            found["bystander"] = probes.total(self.bystander.end(self._began_ns))
         if self.watch.sessions() != 1:
             raise host.TestbedError("the watcher itself lost its session with the core")
         return found
+
+
+def noise(moved, quiet):
+    """Are figures of windows with a move (a list) within the noise of those without one? Returns {"above":
+    how many of the former are above all of the latter, "chance": how probable that many or more are if a
+    move makes no difference, "within_noise": True, False, or None when even all of them above wouldn't be
+    improbable, so that the windows are too few to tell}.
+
+    Without a difference every order of the windows is as probable as any other.
+    """
+    def chance(above):
+        return math.comb(len(moved), above) / math.comb(len(moved) + len(quiet), above)
+
+    above = sum(value > max(quiet) for value in moved)
+    return {"above": above, "chance": chance(above),
+            "within_noise": chance(above) > CHANCE if chance(len(moved)) <= CHANCE else None}
 
 
 def _problems(seen):
     """What a hitless move doesn't cause, as text."""
     found = list(seen["resets"]) + list(seen["speaker"]["violations"])
     found += [f"the core was told: {text}" for text in seen["core_told"]]
-    for key in ("lost", "duplicated"):
-        if seen.get("probes", {}).get(key):
-            found.append(f"{seen['probes'][key]} probes were {key}")
+    for whose, text in (("probes", "probes"), ("bystander", "packets of the bystander")):
+        for key in ("lost", "duplicated"):
+            if seen.get(whose, {}).get(key):
+                found.append(f"{seen[whose][key]} {text} were {key}")
     tcp = seen.get("tcp")
     if tcp and not tcp["alive"]:
         found.append("the TCP connection ended")

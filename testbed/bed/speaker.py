@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A BGP speaker that costs next to nothing: its table churns at a steady rate (churn.py), and what it
-is told it throws away.
+is told it throws away. Prefixes that are `always` there don't churn; `own` has what holds for a prefix
+alone ({prefix: {"rd", "label", "rts"}}): it may be another VPN's than the rest.
 
 `python3 -m bed.speaker CONFIG` (JSON; see bgpload.py) keeps a session with each neighbour, tells a
 new one its whole table, then every change as an UPDATE of its own; it answers on a Unix socket what
@@ -62,6 +63,7 @@ def _attributes(config, route):
 
 def update(config, prefix, route):
     """The UPDATE that announces `prefix` as `route`, or withdraws it (None)."""
+    config = {**config, **config.get("own", {}).get(prefix, {})}
     afi = bgpmsg.IPV6 if ":" in prefix else bgpmsg.IPV4
     vpn = "rd" in config
     safi = bgpmsg.VPN if vpn else bgpmsg.UNICAST

@@ -244,8 +244,9 @@ def _more(number):
 
 
 MORE_EDGES = tuple(_more(number) for number in range(1, 9))
-CORE_HOST = CoreHost("green", "green-core", f"{NS_PREFIX}green-core", "10.3.0.0/16",
-                     "fd00:10:3::/48", "10.3.0.1", "fd00:10:3::1")
+CORE_HOSTS = tuple(CoreHost(customer, f"{customer}-core", f"{NS_PREFIX}{customer}-core", f"10.{n}.0.0/16",
+                            f"fd00:10:{n}::/48", f"10.{n}.0.1", f"fd00:10:{n}::1")
+                   for customer, n in (("green", 3), ("red", 4)))
 
 # A provider edge router that isn't ours (bed/remotepe.py), and the customer edge behind it.
 REMOTE_PE = Site("r", "10.0.0.9", "192.0.2.34/30", "192.0.2.33", 16009, (),
@@ -259,7 +260,8 @@ NAMESPACES = (
     + tuple(site.management_ns for site in SITES)
     + tuple(server.ns for server in SERVERS)
     + tuple(ce.ns for ce in CES)
-    + (CORE_NS, P_NS, SPEAKERS_NS, CORE_HOST.ns)
+    + (CORE_NS, P_NS, SPEAKERS_NS)
+    + tuple(far.ns for far in CORE_HOSTS)
 )
 
 
@@ -275,3 +277,13 @@ def ce(name):
 def far(edge):
     """The same customer's edge at the other site."""
     return next(e for e in CES if e.customer == edge.customer and e.site != edge.site)
+
+
+def beside(edge):
+    """Another customer's edge at the same site."""
+    return next(e for e in CES if e.site == edge.site and e.customer != edge.customer)
+
+
+def core_host(customer):
+    """The host in the core of the customer called `customer`."""
+    return next(far for far in CORE_HOSTS if far.customer == customer)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What the testbed measures and checks moves with: does it notice what it is there for?"""
 
+import itertools
 import json
 import os
 import signal
@@ -15,7 +16,7 @@ from lib.lab import Lab, wait_until
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, os.path.join(TOP, "testbed"))
 
-from bed import asker, bgpmsg, churn, oldways, speaker, wire  # noqa: E402  pylint: disable=wrong-import-position
+from bed import asker, bgpmsg, churn, measure, oldways, speaker, wire  # noqa: E402  pylint: disable=wrong-import-position
 
 PROBE = f"{os.environ.get('EDGEPLEX_BUILD', os.path.join(TOP, 'build'))}/edgeplex-probe"
 RIGHT_MAC = "02:00:00:00:00:02"
@@ -165,6 +166,18 @@ def test_what_a_speaker_says_is_read_as_it_was_meant(config, rd, hops):
             hops[version] if route else "")]
         kinds.add((version, route is None))
     assert len(kinds) == 4
+
+
+def test_a_prefix_may_be_of_another_vpn_than_the_rest():
+    config = {**INSIDE_SPEAKER, "own": {"10.4.0.0/16": {"rd": "65000:8", "label": 999103, "rts": ["65000:2"]}}}
+    table = churn.Churn("ce")
+    said = {prefix: speaker.update(config, prefix, table.route(prefix))
+            for prefix in ("10.3.0.0/16", "10.4.0.0/16")}
+    for prefix, rd, label, rt in (("10.3.0.0/16", "65000:7", 999001, 1), ("10.4.0.0/16", "65000:8", 999103, 2)):
+        ((_, body),) = bgpmsg.split(bytearray(said[prefix]))
+        assert [(c.prefix, c.rd) for c in bgpmsg.changes(body)] == [(prefix, rd)]
+        assert (label << 4 | 1).to_bytes(3, "big") in body
+        assert struct.pack("!BBHI", 0, 2, 65000, rt) in body
 
 
 def test_churn_is_the_same_for_everybody():
@@ -360,3 +373,32 @@ def test_rules_follow_the_vm(rule, wanted):
     assert oldways.repointed(rule, {104, 105}, "trunk-left", "trunk-right") == wanted
     back = oldways.repointed(wanted, {104, 105}, "trunk-right", "trunk-left")
     assert back.replace('"', "") == rule.replace('"', "")
+
+
+# ---- the bystander -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("moves, others", [(1, 1), (2, 3), (3, 2), (3, 3)])
+def test_chance_is_what_all_orders_of_the_windows_say(moves, others):
+    orders = list(itertools.permutations(range(moves + others)))
+    found = [measure.noise(order[:moves], order[moves:]) for order in orders]
+    for each in found:
+        as_many = sum(other["above"] >= each["above"] for other in found)
+        assert each["chance"] == pytest.approx(as_many / len(orders))
+
+
+def test_a_move_that_delays_others_is_not_noise():
+    quiet = [10.0 + n / 10 for n in range(20)]
+    assert measure.noise([11.0] * 10 + [30.0] * 2, quiet)["within_noise"] is True
+    assert measure.noise([11.0] * 10 + [30.0] * 10, quiet)["within_noise"] is False
+    assert measure.noise([30.0], [10.0])["within_noise"] is None
+
+
+@pytest.mark.parametrize("what, count, problems", [
+    ("lost", 0, 0), ("lost", 3, 1), ("duplicated", 3, 1), ("reordered", 3, 0)])
+def test_what_a_bystander_loses_is_a_problem_of_the_move(what, count, problems):
+    clean = {"lost": 0, "duplicated": 0, "reordered": 0}
+    seen = {"resets": [], "speaker": {"violations": []}, "core_told": [], "probes": clean,
+            "bystander": {**clean, what: count}}
+    found = measure._problems(seen)  # pylint: disable=protected-access
+    assert len(found) == problems and all("bystander" in text for text in found)
