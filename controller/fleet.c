@@ -630,6 +630,7 @@ void fleet_vm_adopt(struct fleet *fleet, struct fleet_vm *old, struct fleet_vm *
 	memcpy(spare->object, old->object, sizeof(spare->object));
 	spare->spare_id = 0;
 	spare->spare_ready = false;
+	spare->taking_over = true;
 	spare->ran = true;
 	spare->serves = old->serves;
 	snprintf(spare->missing, sizeof(spare->missing), "it has just taken over");

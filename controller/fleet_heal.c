@@ -272,6 +272,7 @@ static bool take_over(struct fleet_vm *vm, enum heal_cause cause, const struct t
 	}
 	pthread_mutex_lock(&fleet->lock);
 	spare->heart.story = story;
+	spare->taking_over = false;
 	fleet_heart_wake(spare);
 	fleet_pool_kick(fleet);
 	pthread_mutex_unlock(&fleet->lock);
@@ -403,6 +404,7 @@ static void tell_story(struct fleet_vm *vm, bool serves)
 		count->n++;
 		count->seconds += (double)(now - begun) / 1e6;
 	}
+	fleet_pool_kick(fleet); /* which rested meanwhile */
 	pthread_mutex_unlock(&fleet->lock);
 	if (story.warm)
 		snprintf(stages, sizeof(stages),

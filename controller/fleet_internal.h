@@ -59,7 +59,7 @@ struct fleet_server {
 	struct fleet_server *next;
 	struct fleet *fleet;
 	unsigned refs;
-	int64_t id;
+	int64_t id, site_id;
 	char name[MODEL_NAME_SIZE];
 	struct hv *hv;
 	/* VMs of ours that the store doesn't know. Under fleet->lock. */
@@ -119,6 +119,7 @@ struct fleet_vm {
 	bool is_cvm;
 	int64_t spare_id; /* 0: it is none. Under life and fleet->lock */
 	bool spare_ready; /* under fleet->lock */
+	bool taking_over; /* it is being told to stand in for another. Under fleet->lock */
 	int64_t made_ms;  /* monotonic */
 	struct heart heart;
 	struct fleet_server *server; /* a reference */

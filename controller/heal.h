@@ -95,6 +95,13 @@
 #define HEAL_POOL_RETRY_MS 5000
 /* At most so many spares of a site boot at a time: they take processor from those that serve. */
 #define HEAL_POOL_BOOTING 2
+/*
+ * While a VM of the site is being replaced, and until its successor serves, its pool rests: a spare
+ * that boots takes processor from those that take over, and each of them takes much longer to come
+ * than a spare is late by waiting for it. Not for longer than this: a successor that never serves
+ * doesn't keep the pool empty.
+ */
+#define HEAL_POOL_RESTS_MS 10000
 /* A spare that isn't ready after so long is replaced by another. */
 #define HEAL_POOL_BOOT_MS 180000
 

@@ -128,6 +128,24 @@ enum heal_action heal_decide_vm(const struct heal_vm_facts *facts, enum heal_cau
 	return action;
 }
 
+/* ---- pools of spares ---------------------------------------------------------------------- */
+
+bool heal_pool_rests(const struct heal_pool_facts *facts)
+{
+	return facts->replacing && facts->replacing_ms < HEAL_POOL_RESTS_MS;
+}
+
+unsigned heal_pool_begin(const struct heal_pool_facts *facts)
+{
+	if (heal_pool_rests(facts) || facts->kept >= facts->wanted ||
+		facts->booting >= HEAL_POOL_BOOTING)
+		return 0;
+	unsigned more = facts->wanted - facts->kept, room = HEAL_POOL_BOOTING - facts->booting;
+	return more < room ? more : room;
+}
+
+/* ---- names -------------------------------------------------------------------------------- */
+
 const char *heal_cause_name(enum heal_cause cause)
 {
 	static const char *const names[] = {

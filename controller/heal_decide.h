@@ -87,6 +87,23 @@ enum heal_action {
 
 enum heal_action heal_decide_vm(const struct heal_vm_facts *facts, enum heal_cause *cause);
 
+/* ---- pools of spares ---------------------------------------------------------------------- */
+
+struct heal_pool_facts {
+	unsigned wanted, kept; /* spares of the site */
+	unsigned booting;      /* of those that are kept */
+	/* VMs of the site are being replaced, or their successors don't serve yet. */
+	bool replacing;
+	int64_t replacing_ms; /* for how long that has been so without a break */
+};
+
+/* Is the pool left as it is for now? */
+bool heal_pool_rests(const struct heal_pool_facts *facts);
+/* How many spares are begun now. */
+unsigned heal_pool_begin(const struct heal_pool_facts *facts);
+
+/* ---- names -------------------------------------------------------------------------------- */
+
 /* "died", "hangs"…, as metrics name it; and for people: "its VM died". */
 const char *heal_cause_name(enum heal_cause cause);
 const char *heal_cause_text(enum heal_cause cause);

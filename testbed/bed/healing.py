@@ -81,6 +81,12 @@ def wait_story(name, since, limit_s=150, kind="port"):
     return lab.wait_until(told, limit_s, f"the VM of {kind} {name} was replaced and serves", 0.2)
 
 
+def ns_of(text):
+    """A time as the controller writes it, in ns since the epoch."""
+    at = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    return round(at.timestamp() * 1000) * 1_000_000
+
+
 def wait_stories(names, since, limit_s=150):
     """The same of several ports at once: {port: (the text, when it was told, in ns since the epoch)}. Asks
     seldom: who asks takes processor from those who are waited for."""
@@ -90,8 +96,7 @@ def wait_stories(names, since, limit_s=150):
         for event in controller.query("event", "list", "--after", since)["items"]:
             name = event["object"].removeprefix("port/")
             if name in names and STORY.search(event["text"]):
-                at = datetime.fromisoformat(event["time"].replace("Z", "+00:00"))
-                found[name] = event["text"], int(at.timestamp() * 1000) * 1_000_000
+                found[name] = event["text"], ns_of(event["time"])
         return len(found) == len(names)
 
     lab.wait_until(told, limit_s, f"the VMs of {', '.join(names)} were replaced and serve", 1)
