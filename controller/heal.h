@@ -59,6 +59,8 @@
 #define HEAL_DOUBT_MS 700
 /* A trunk without a carrier, and a hostd that says nothing: two signs that don't lie together. */
 #define HEAL_TRUNK_SILENT_MS 300
+/* For hostd's answer once the trunk has no carrier: the VMs behind it can't be reached anyway. */
+#define HEAL_TRUNK_ANSWER_MS 150
 /* A trunk without a carrier, though the server is well: longer than a link takes to come back. */
 #define HEAL_TRUNK_MS 1000
 /*

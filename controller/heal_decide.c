@@ -39,6 +39,13 @@ enum heal_server heal_decide_server(const struct heal_server_facts *facts)
 	return only_silent(facts);
 }
 
+unsigned heal_server_again_ms(const struct heal_server_facts *facts)
+{
+	int64_t left = HEAL_TRUNK_SILENT_MS - facts->hostd_silent_ms;
+	bool down = facts->trunk_known && facts->trunk_down_ms > 0;
+	return down && left > 0 && left < HEAL_KEEPALIVE_MS ? (unsigned)left : HEAL_KEEPALIVE_MS;
+}
+
 /* ---- VMs ---------------------------------------------------------------------------------- */
 
 static enum heal_action replace(const struct heal_vm_facts *facts, enum heal_action otherwise)

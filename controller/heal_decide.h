@@ -33,6 +33,8 @@ struct heal_server_facts {
 };
 
 enum heal_server heal_decide_server(const struct heal_server_facts *facts);
+/* In how many milliseconds to decide again: sooner than with hostd's next question, perhaps. */
+unsigned heal_server_again_ms(const struct heal_server_facts *facts);
 
 /* ---- VMs ---------------------------------------------------------------------------------- */
 

@@ -123,6 +123,25 @@ static void expect(
 	assert_int_equal(found, cause);
 }
 
+static void test_when_a_server_is_judged_again(void **state)
+{
+	(void)state;
+	struct heal_server_facts facts = well();
+	facts.hostd_silent_ms = HEAL_TRUNK_SILENT_MS - 1;
+	assert_int_equal(heal_server_again_ms(&facts), HEAL_KEEPALIVE_MS);
+	facts.trunk_down_ms = 1; /* no sooner and no later than it is dead */
+	assert_int_equal(heal_server_again_ms(&facts), 1);
+	assert_int_equal(heal_decide_server(&facts), HEAL_SERVER_WELL);
+	facts.hostd_silent_ms += heal_server_again_ms(&facts);
+	assert_int_equal(heal_decide_server(&facts), HEAL_SERVER_DEAD);
+	assert_int_equal(heal_server_again_ms(&facts), HEAL_KEEPALIVE_MS);
+	facts.hostd_silent_ms = 1; /* it has answered since */
+	assert_int_equal(heal_server_again_ms(&facts), HEAL_KEEPALIVE_MS);
+	facts.hostd_silent_ms = HEAL_TRUNK_SILENT_MS - 1;
+	facts.trunk_known = false; /* all trunks are down, or the switch isn't there */
+	assert_int_equal(heal_server_again_ms(&facts), HEAL_KEEPALIVE_MS);
+}
+
 static void test_a_vm_that_is_well(void **state)
 {
 	(void)state;
@@ -292,6 +311,7 @@ int main(void)
 		cmocka_unit_test(test_a_server_that_was_never_heard),
 		cmocka_unit_test(test_a_server_without_hostd),
 		cmocka_unit_test(test_a_trunk_without_carrier),
+		cmocka_unit_test(test_when_a_server_is_judged_again),
 		cmocka_unit_test(test_a_vm_that_is_well),
 		cmocka_unit_test(test_a_vm_that_died),
 		cmocka_unit_test(test_a_channel_that_closed),
