@@ -39,6 +39,7 @@ struct fleet_site {
 	struct fabric *fabric;
 	pthread_mutex_t switch_lock;
 	uint64_t applied;    /* hash of the rules in force; 0: not known. Under switch_lock */
+	uint64_t confirmed;  /* the store's generation that the switch has. Under switch_lock */
 	bool switch_trouble; /* an event told so. Under switch_lock */
 	struct switch_state *state; /* fleet_switch.c's. Under switch_lock */
 	pthread_mutex_t turn;       /* held while a VM of the site stands still */
@@ -330,7 +331,8 @@ void fleet_keep_switch(struct fleet *fleet, struct fleet_site *site);
 
 /*
  * Has the site's switch do at once what the store says, and waits up to `timeout_ms` until it has
- * confirmed. Errno; ports that it lacks are no reason.
+ * confirmed; that is so already if somebody's change went out after the caller's was stored. Errno;
+ * ports that it lacks are no reason.
  */
 int fleet_switch_now(struct fleet *fleet, struct fleet_site *site, int timeout_ms, struct why *why);
 
