@@ -221,7 +221,9 @@ static void on_fabric_event(void *ctx, enum fabric_event_type type, const char *
 			pthread_cond_signal(&s->watch_wake);
 		}
 		pthread_mutex_unlock(&site->fleet->lock);
-		break;
+		/* No VM has to be looked at: when a trunk falls all of them are busy. */
+		fleet_kick_object(site->fleet, "");
+		return;
 	}
 	fleet_kick(site->fleet);
 }

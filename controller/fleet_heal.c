@@ -262,13 +262,15 @@ static bool take_over(struct fleet_vm *vm, enum heal_cause cause, const struct t
 	story.chosen_us = now_us();
 	snprintf(story.way, sizeof(story.way), "taken over by %s on server %s", name, port.server);
 	fleet_vm_adopt(fleet, vm, spare);
+	bool configured = false;
 	if (fence(fleet, port.site_id, object)) {
 		story.fenced_us = now_us();
-		if (fleet_target_load(fleet, object, &as_it_is) == 0 &&
-			fleet_configure_locked(fleet, spare, &as_it_is, NULL, &err) != 0)
+		configured = fleet_target_load(fleet, object, &as_it_is) == 0 &&
+			     fleet_configure_locked(fleet, spare, &as_it_is, NULL, &err) == 0;
+		story.configured_us = now_us();
+		if (!configured)
 			log_warn("a spare doesn't take its configuration yet object=%s why=\"%s\"",
 				object, err.message);
-		story.configured_us = now_us();
 	}
 	pthread_mutex_lock(&fleet->lock);
 	spare->heart.story = story;
@@ -279,7 +281,9 @@ static bool take_over(struct fleet_vm *vm, enum heal_cause cause, const struct t
 	pthread_mutex_unlock(&spare->life);
 	fleet_vm_unref(fleet, spare);
 	fleet_reaper_kick(fleet);
-	fleet_kick(fleet);
+	/* Nothing changed for others, and who takes over has better to do than to answer. */
+	if (!configured)
+		fleet_kick_object(fleet, object);
 	explain_warn_port(fleet->store, fleet, port.name, fleet_server_is_well, fleet);
 	return true;
 }
