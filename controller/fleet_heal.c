@@ -439,7 +439,7 @@ static void follow_story(struct fleet_vm *vm)
 	bool there = vm->heart.booted && vm->heart.process != HEAL_PROCESS_GONE;
 	pthread_mutex_unlock(&vm->fleet->lock);
 	if (there)
-		serves = fleet_look(vm->fleet, vm, missing, sizeof(missing));
+		serves = fleet_look_briefly(vm->fleet, vm, missing, sizeof(missing));
 	else if (guest_connected(vm->guest))
 		ask_alive(vm);
 	if (serves || now_us() - since_us > INT64_C(1000) * HEAL_SERVING_MS)

@@ -305,6 +305,8 @@ int fleet_configure_locked(struct fleet *fleet, struct fleet_vm *vm, const struc
 	const cJSON *status, struct jsonrpc_error *err);
 /* Asks for everything that tells how the VM does, and remembers it. Does it give service? */
 bool fleet_look(struct fleet *fleet, struct fleet_vm *vm, char *missing, size_t size);
+/* The same of one that was just replaced: asks only enough to know that it doesn't serve yet. */
+bool fleet_look_briefly(struct fleet *fleet, struct fleet_vm *vm, char *missing, size_t size);
 /* Notes what was seen. Takes `daemon` and `fwd`; `missing` NULL: it gives service. */
 void fleet_vm_seen(struct fleet *fleet, struct fleet_vm *vm, enum fleet_vm_state state,
 	cJSON *daemon, cJSON *fwd, const char *missing);
