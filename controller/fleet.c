@@ -221,7 +221,9 @@ static void on_fabric_event(void *ctx, enum fabric_event_type type, const char *
 			pthread_cond_signal(&s->watch_wake);
 		}
 		pthread_mutex_unlock(&site->fleet->lock);
-		break;
+		/* No VM has to be looked at: when a trunk falls all of them are busy. */
+		fleet_kick_object(site->fleet, "");
+		return;
 	}
 	fleet_kick(site->fleet);
 }
@@ -630,6 +632,7 @@ void fleet_vm_adopt(struct fleet *fleet, struct fleet_vm *old, struct fleet_vm *
 	memcpy(spare->object, old->object, sizeof(spare->object));
 	spare->spare_id = 0;
 	spare->spare_ready = false;
+	spare->taking_over = true;
 	spare->ran = true;
 	spare->serves = old->serves;
 	snprintf(spare->missing, sizeof(spare->missing), "it has just taken over");

@@ -276,6 +276,22 @@ bool fleet_look(struct fleet *fleet, struct fleet_vm *vm, char *missing, size_t 
 	return serves;
 }
 
+bool fleet_look_briefly(struct fleet *fleet, struct fleet_vm *vm, char *missing, size_t size)
+{
+	struct jsonrpc_error err = {0};
+	cJSON *daemon = NULL;
+	int rc = vm->is_cvm ? 0
+			    : guest_call(vm->guest, "pvm.status", NULL, FLEET_GUEST_STATUS_MS,
+				      &daemon, &err);
+	if (vm->is_cvm || health_pvm_routes(daemon, missing, size)) {
+		cJSON_Delete(daemon);
+		return fleet_look(fleet, vm, missing, size);
+	}
+	fleet_vm_seen(
+		fleet, vm, rc == 0 ? FLEET_VM_RUNNING : FLEET_VM_STARTING, daemon, NULL, missing);
+	return false;
+}
+
 bool fleet_vm_serves(struct fleet *fleet, const char *object, char *missing, size_t size)
 {
 	struct target target;

@@ -262,23 +262,28 @@ static bool take_over(struct fleet_vm *vm, enum heal_cause cause, const struct t
 	story.chosen_us = now_us();
 	snprintf(story.way, sizeof(story.way), "taken over by %s on server %s", name, port.server);
 	fleet_vm_adopt(fleet, vm, spare);
+	bool configured = false;
 	if (fence(fleet, port.site_id, object)) {
 		story.fenced_us = now_us();
-		if (fleet_target_load(fleet, object, &as_it_is) == 0 &&
-			fleet_configure_locked(fleet, spare, &as_it_is, NULL, &err) != 0)
+		configured = fleet_target_load(fleet, object, &as_it_is) == 0 &&
+			     fleet_configure_locked(fleet, spare, &as_it_is, NULL, &err) == 0;
+		story.configured_us = now_us();
+		if (!configured)
 			log_warn("a spare doesn't take its configuration yet object=%s why=\"%s\"",
 				object, err.message);
-		story.configured_us = now_us();
 	}
 	pthread_mutex_lock(&fleet->lock);
 	spare->heart.story = story;
+	spare->taking_over = false;
 	fleet_heart_wake(spare);
 	fleet_pool_kick(fleet);
 	pthread_mutex_unlock(&fleet->lock);
 	pthread_mutex_unlock(&spare->life);
 	fleet_vm_unref(fleet, spare);
 	fleet_reaper_kick(fleet);
-	fleet_kick(fleet);
+	/* Nothing changed for others, and who takes over has better to do than to answer. */
+	if (!configured)
+		fleet_kick_object(fleet, object);
 	explain_warn_port(fleet->store, fleet, port.name, fleet_server_is_well, fleet);
 	return true;
 }
@@ -403,6 +408,7 @@ static void tell_story(struct fleet_vm *vm, bool serves)
 		count->n++;
 		count->seconds += (double)(now - begun) / 1e6;
 	}
+	fleet_pool_kick(fleet); /* which rested meanwhile */
 	pthread_mutex_unlock(&fleet->lock);
 	if (story.warm)
 		snprintf(stages, sizeof(stages),
@@ -433,7 +439,7 @@ static void follow_story(struct fleet_vm *vm)
 	bool there = vm->heart.booted && vm->heart.process != HEAL_PROCESS_GONE;
 	pthread_mutex_unlock(&vm->fleet->lock);
 	if (there)
-		serves = fleet_look(vm->fleet, vm, missing, sizeof(missing));
+		serves = fleet_look_briefly(vm->fleet, vm, missing, sizeof(missing));
 	else if (guest_connected(vm->guest))
 		ask_alive(vm);
 	if (serves || now_us() - since_us > INT64_C(1000) * HEAL_SERVING_MS)

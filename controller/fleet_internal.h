@@ -39,6 +39,7 @@ struct fleet_site {
 	struct fabric *fabric;
 	pthread_mutex_t switch_lock;
 	uint64_t applied;    /* hash of the rules in force; 0: not known. Under switch_lock */
+	uint64_t confirmed;  /* the store's generation that the switch has. Under switch_lock */
 	bool switch_trouble; /* an event told so. Under switch_lock */
 	struct switch_state *state; /* fleet_switch.c's. Under switch_lock */
 	pthread_mutex_t turn;       /* held while a VM of the site stands still */
@@ -59,7 +60,7 @@ struct fleet_server {
 	struct fleet_server *next;
 	struct fleet *fleet;
 	unsigned refs;
-	int64_t id;
+	int64_t id, site_id;
 	char name[MODEL_NAME_SIZE];
 	struct hv *hv;
 	/* VMs of ours that the store doesn't know. Under fleet->lock. */
@@ -119,6 +120,7 @@ struct fleet_vm {
 	bool is_cvm;
 	int64_t spare_id; /* 0: it is none. Under life and fleet->lock */
 	bool spare_ready; /* under fleet->lock */
+	bool taking_over; /* it is being told to stand in for another. Under fleet->lock */
 	int64_t made_ms;  /* monotonic */
 	struct heart heart;
 	struct fleet_server *server; /* a reference */
@@ -303,6 +305,8 @@ int fleet_configure_locked(struct fleet *fleet, struct fleet_vm *vm, const struc
 	const cJSON *status, struct jsonrpc_error *err);
 /* Asks for everything that tells how the VM does, and remembers it. Does it give service? */
 bool fleet_look(struct fleet *fleet, struct fleet_vm *vm, char *missing, size_t size);
+/* The same of one that was just replaced: asks only enough to know that it doesn't serve yet. */
+bool fleet_look_briefly(struct fleet *fleet, struct fleet_vm *vm, char *missing, size_t size);
 /* Notes what was seen. Takes `daemon` and `fwd`; `missing` NULL: it gives service. */
 void fleet_vm_seen(struct fleet *fleet, struct fleet_vm *vm, enum fleet_vm_state state,
 	cJSON *daemon, cJSON *fwd, const char *missing);
@@ -329,7 +333,8 @@ void fleet_keep_switch(struct fleet *fleet, struct fleet_site *site);
 
 /*
  * Has the site's switch do at once what the store says, and waits up to `timeout_ms` until it has
- * confirmed. Errno; ports that it lacks are no reason.
+ * confirmed; that is so already if somebody's change went out after the caller's was stored. Errno;
+ * ports that it lacks are no reason.
  */
 int fleet_switch_now(struct fleet *fleet, struct fleet_site *site, int timeout_ms, struct why *why);
 

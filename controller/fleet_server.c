@@ -345,6 +345,7 @@ struct fleet_server *fleet_server_new(struct fleet *fleet, const struct server *
 	fleet_cond_init(&fs->wake);
 	fleet_cond_init(&fs->watch_wake);
 	fs->id = server->id;
+	fs->site_id = server->site_id;
 	snprintf(fs->name, sizeof(fs->name), "%s", server->name);
 	fs->hv = hv_open(fs->name, server->uri, on_hv_event, fs);
 	if (fs->hv == NULL) {

@@ -33,7 +33,9 @@ struct known {
 struct pool {
 	int64_t site_id;
 	int64_t retry_ms;
-	bool told; /* that a spare can't be made */
+	int64_t replacing_ms; /* monotonic: since when VMs of the site are being replaced; 0: none
+				 is */
+	bool told;            /* that a spare can't be made */
 };
 
 static void object_of(const struct spare *spare, char object[48])
@@ -257,12 +259,51 @@ static struct known *least_useful(struct known *known, size_t n)
 	return worst;
 }
 
+/* Is it to be replaced, or does it stand in for one that was, and not serve yet? fleet->lock is
+ * held.
+ */
+static bool is_replacing(const struct fleet_vm *vm)
+{
+	enum heal_server server = vm->server->health;
+	return vm->spare_id == 0 &&
+	       (vm->taking_over || vm->heart.story.cause != HEAL_CAUSE_NONE ||
+		       vm->heart.process == HEAL_PROCESS_GONE || server == HEAL_SERVER_DEAD ||
+		       server == HEAL_SERVER_CUT);
+}
+
+/* Notes whether VMs of the site are being replaced, and since when. */
+static void look_for_replacing(struct fleet *fleet, const struct site *site, struct pool *pool,
+	struct heal_pool_facts *facts)
+{
+	pthread_mutex_lock(&fleet->lock);
+	for (const struct fleet_vm *vm = fleet->vms; vm != NULL && !facts->replacing; vm = vm->next)
+		facts->replacing = vm->server->site_id == site->id && is_replacing(vm);
+	pthread_mutex_unlock(&fleet->lock);
+	if (!facts->replacing)
+		pool->replacing_ms = 0;
+	else if (pool->replacing_ms == 0)
+		pool->replacing_ms = fleet_now_ms();
+	else
+		facts->replacing_ms = fleet_now_ms() - pool->replacing_ms;
+}
+
 static void keep_pool(struct fleet *fleet, const struct site *site, struct pool *pool)
 {
 	struct known *known;
 	size_t n, kept = 0, booting = 0;
+	struct heal_pool_facts facts = {.wanted = site->spares};
+	look_for_replacing(fleet, site, pool, &facts);
 	if (look(fleet, site, &known, &n) != 0)
 		return;
+	for (size_t i = 0; i < n && heal_pool_rests(&facts); i++) {
+		/* After a start of edgeplexd those that are there have still to be heard. */
+		if (!known[i].there && !known[i].lost)
+			ensure_entry(fleet, &known[i].spare);
+	}
+	if (heal_pool_rests(&facts)) {
+		free(known);
+		return;
+	}
 	for (size_t i = 0; i < n; i++) {
 		struct known *one = &known[i];
 		const char *why = one->lost ? "its server is dead or out of service"
@@ -295,12 +336,11 @@ static void keep_pool(struct fleet *fleet, const struct site *site, struct pool 
 		kept--;
 	}
 	free(known);
-	while (kept < site->spares && booting < HEAL_POOL_BOOTING &&
-		fleet_now_ms() >= pool->retry_ms) {
+	facts.kept = (unsigned)kept;
+	facts.booting = (unsigned)booting;
+	for (unsigned more = heal_pool_begin(&facts); more > 0 && fleet_now_ms() >= pool->retry_ms;
+		more--)
 		add(fleet, site, pool);
-		kept++;
-		booting++;
-	}
 }
 
 static struct pool *pool_of(struct pool **pools, size_t *n, int64_t site_id)

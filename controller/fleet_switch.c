@@ -394,8 +394,13 @@ int fleet_switch_confirm(struct fleet *fleet, int64_t site_id, struct why *why)
 int fleet_switch_now(struct fleet *fleet, struct fleet_site *site, int timeout_ms, struct why *why)
 {
 	struct fabric_rules *rules = NULL;
-	uint64_t serial, hash = NO_HASH;
+	uint64_t serial, hash = NO_HASH, mine = store_generation(fleet->store);
 	pthread_mutex_lock(&site->switch_lock);
+	/* When many ask at once, one change is made for all that wait. */
+	if (site->confirmed != 0 && site->confirmed >= mine) {
+		pthread_mutex_unlock(&site->switch_lock);
+		return 0;
+	}
 	int err = compute(fleet, site, NULL, FABRIC_AT_SOURCE, &rules, &serial, why);
 	if (err == 0) {
 		hash = hash_rules(rules);
@@ -403,8 +408,11 @@ int fleet_switch_now(struct fleet *fleet, struct fleet_site *site, int timeout_m
 	}
 	fabric_rules_free(rules);
 	site->applied = err == 0 ? hash : NO_HASH;
+	err = err == ENODEV ? 0 : err;
+	if (err == 0)
+		site->confirmed = site->state->facts.generation;
 	pthread_mutex_unlock(&site->switch_lock);
-	return err == ENODEV ? 0 : err;
+	return err;
 }
 
 void fleet_keep_switch(struct fleet *fleet, struct fleet_site *site)

@@ -55,6 +55,7 @@ struct watch {
 	struct hostd_client *client;
 	char target[MODEL_HOSTD_SIZE];
 	int64_t begun_ms, hostd_ms, libvirt_ms, trunk_down_ms; /* monotonic */
+	int64_t ask_ms; /* monotonic: hostd isn't asked again before */
 	bool heard_ever;
 	bool counting, counted, forwards;
 	uint64_t count;
@@ -73,15 +74,18 @@ static void ask_hostd(struct watch *watch)
 	}
 	if (watch->client == NULL)
 		return;
+	int timeout = watch->trunk_down_ms != 0 ? HEAL_TRUNK_ANSWER_MS : HEAL_KEEPALIVE_ANSWER_MS;
 	int64_t begun = fleet_now_ms();
-	int rc = hostd_client_call(
-		watch->client, "hostd.alive", NULL, HEAL_KEEPALIVE_ANSWER_MS, NULL, &err);
+	if (begun < watch->ask_ms)
+		return;
+	int rc = hostd_client_call(watch->client, "hostd.alive", NULL, timeout, NULL, &err);
 	int64_t now = fleet_now_ms();
+	watch->ask_ms = now + HEAL_KEEPALIVE_MS;
 	/* A refused method is an answer; and a question that we asked late proves nothing. */
 	if (rc == 0 || err.code != JSONRPC_UNAVAILABLE) {
 		watch->hostd_ms = now;
 		watch->heard_ever = true;
-	} else if (now - begun > HEAL_KEEPALIVE_ANSWER_MS + HEAL_LATE_MS) {
+	} else if (now - begun > timeout + HEAL_LATE_MS) {
 		watch->hostd_ms += now - begun;
 	}
 }
@@ -175,6 +179,7 @@ static struct heal_server_facts look(struct watch *watch)
 {
 	struct fleet_server *server = watch->server;
 	struct heal_server_facts facts = {.has_hostd = watch->client != NULL};
+	look_at_trunk(watch, &facts); /* it may have fallen just now, and that is why we look */
 	ask_hostd(watch);
 	facts.has_hostd = watch->client != NULL;
 	int64_t now = fleet_now_ms(), last = watch->begun_ms;
@@ -261,15 +266,19 @@ static void *watcher_main(void *arg)
 	watch.begun_ms = watch.hostd_ms = begun;
 	bool go_on = true;
 	while (go_on) {
+		unsigned wait_ms = HEAL_KEEPALIVE_MS;
 		if (fleet_server_load(fleet, server->id, &watch.stored) == 0) {
 			struct heal_server_facts facts = look(&watch);
 			set_health(&watch, heal_decide_server(&facts), facts.silent_ms);
+			wait_ms = heal_server_again_ms(&facts);
 		}
-		struct timespec until = fleet_deadline_in(HEAL_KEEPALIVE_MS);
+		struct timespec until = fleet_deadline_in(wait_ms);
 		int err = 0;
 		pthread_mutex_lock(&fleet->lock);
 		while (!fleet->stopping && !server->removed && !server->watch_woken && err == 0)
 			err = pthread_cond_timedwait(&server->watch_wake, &fleet->lock, &until);
+		if (server->watch_woken)
+			watch.ask_ms = 0;
 		server->watch_woken = false;
 		go_on = !fleet->stopping && !server->removed;
 		pthread_mutex_unlock(&fleet->lock);

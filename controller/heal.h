@@ -46,8 +46,12 @@
 #define HEAL_HUNG_UP_MS 1500
 /* Between attempts to heal one VM. */
 #define HEAL_RETRY_MS 500
-/* How often a VM that was just replaced is looked at until it gives service, and for how long. */
-#define HEAL_LOOK_MS 100
+/*
+ * How often a VM that was just replaced is looked at until it gives service, and for how long. Only
+ * who waits to be told gains by looking more often, and eight guests that answer all the time come
+ * to serve later.
+ */
+#define HEAL_LOOK_MS 200
 #define HEAL_SERVING_MS 120000
 
 /* ---- servers ------------------------------------------------------------------------------ */
@@ -59,6 +63,8 @@
 #define HEAL_DOUBT_MS 700
 /* A trunk without a carrier, and a hostd that says nothing: two signs that don't lie together. */
 #define HEAL_TRUNK_SILENT_MS 300
+/* For hostd's answer once the trunk has no carrier: the VMs behind it can't be reached anyway. */
+#define HEAL_TRUNK_ANSWER_MS 150
 /* A trunk without a carrier, though the server is well: longer than a link takes to come back. */
 #define HEAL_TRUNK_MS 1000
 /*
@@ -95,6 +101,13 @@
 #define HEAL_POOL_RETRY_MS 5000
 /* At most so many spares of a site boot at a time: they take processor from those that serve. */
 #define HEAL_POOL_BOOTING 2
+/*
+ * While a VM of the site is being replaced, and until its successor serves, its pool rests: a spare
+ * that boots takes processor from those that take over, and each of them takes much longer to come
+ * than a spare is late by waiting for it. Not for longer than this: a successor that never serves
+ * doesn't keep the pool empty.
+ */
+#define HEAL_POOL_RESTS_MS 10000
 /* A spare that isn't ready after so long is replaced by another. */
 #define HEAL_POOL_BOOT_MS 180000
 

@@ -39,6 +39,13 @@ enum heal_server heal_decide_server(const struct heal_server_facts *facts)
 	return only_silent(facts);
 }
 
+unsigned heal_server_again_ms(const struct heal_server_facts *facts)
+{
+	int64_t left = HEAL_TRUNK_SILENT_MS - facts->hostd_silent_ms;
+	bool down = facts->trunk_known && facts->trunk_down_ms > 0;
+	return down && left > 0 && left < HEAL_KEEPALIVE_MS ? (unsigned)left : HEAL_KEEPALIVE_MS;
+}
+
 /* ---- VMs ---------------------------------------------------------------------------------- */
 
 static enum heal_action replace(const struct heal_vm_facts *facts, enum heal_action otherwise)
@@ -127,6 +134,24 @@ enum heal_action heal_decide_vm(const struct heal_vm_facts *facts, enum heal_cau
 		*cause = HEAL_CAUSE_STUCK;
 	return action;
 }
+
+/* ---- pools of spares ---------------------------------------------------------------------- */
+
+bool heal_pool_rests(const struct heal_pool_facts *facts)
+{
+	return facts->replacing && facts->replacing_ms < HEAL_POOL_RESTS_MS;
+}
+
+unsigned heal_pool_begin(const struct heal_pool_facts *facts)
+{
+	if (heal_pool_rests(facts) || facts->kept >= facts->wanted ||
+		facts->booting >= HEAL_POOL_BOOTING)
+		return 0;
+	unsigned more = facts->wanted - facts->kept, room = HEAL_POOL_BOOTING - facts->booting;
+	return more < room ? more : room;
+}
+
+/* ---- names -------------------------------------------------------------------------------- */
 
 const char *heal_cause_name(enum heal_cause cause)
 {

@@ -33,6 +33,8 @@ struct heal_server_facts {
 };
 
 enum heal_server heal_decide_server(const struct heal_server_facts *facts);
+/* In how many milliseconds to decide again: sooner than with hostd's next question, perhaps. */
+unsigned heal_server_again_ms(const struct heal_server_facts *facts);
 
 /* ---- VMs ---------------------------------------------------------------------------------- */
 
@@ -86,6 +88,23 @@ enum heal_action {
 };
 
 enum heal_action heal_decide_vm(const struct heal_vm_facts *facts, enum heal_cause *cause);
+
+/* ---- pools of spares ---------------------------------------------------------------------- */
+
+struct heal_pool_facts {
+	unsigned wanted, kept; /* spares of the site */
+	unsigned booting;      /* of those that are kept */
+	/* VMs of the site are being replaced, or their successors don't serve yet. */
+	bool replacing;
+	int64_t replacing_ms; /* for how long that has been so without a break */
+};
+
+/* Is the pool left as it is for now? */
+bool heal_pool_rests(const struct heal_pool_facts *facts);
+/* How many spares are begun now. */
+unsigned heal_pool_begin(const struct heal_pool_facts *facts);
+
+/* ---- names -------------------------------------------------------------------------------- */
 
 /* "died", "hangs"…, as metrics name it; and for people: "its VM died". */
 const char *heal_cause_name(enum heal_cause cause);

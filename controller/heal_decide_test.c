@@ -123,6 +123,25 @@ static void expect(
 	assert_int_equal(found, cause);
 }
 
+static void test_when_a_server_is_judged_again(void **state)
+{
+	(void)state;
+	struct heal_server_facts facts = well();
+	facts.hostd_silent_ms = HEAL_TRUNK_SILENT_MS - 1;
+	assert_int_equal(heal_server_again_ms(&facts), HEAL_KEEPALIVE_MS);
+	facts.trunk_down_ms = 1; /* no sooner and no later than it is dead */
+	assert_int_equal(heal_server_again_ms(&facts), 1);
+	assert_int_equal(heal_decide_server(&facts), HEAL_SERVER_WELL);
+	facts.hostd_silent_ms += heal_server_again_ms(&facts);
+	assert_int_equal(heal_decide_server(&facts), HEAL_SERVER_DEAD);
+	assert_int_equal(heal_server_again_ms(&facts), HEAL_KEEPALIVE_MS);
+	facts.hostd_silent_ms = 1; /* it has answered since */
+	assert_int_equal(heal_server_again_ms(&facts), HEAL_KEEPALIVE_MS);
+	facts.hostd_silent_ms = HEAL_TRUNK_SILENT_MS - 1;
+	facts.trunk_known = false; /* all trunks are down, or the switch isn't there */
+	assert_int_equal(heal_server_again_ms(&facts), HEAL_KEEPALIVE_MS);
+}
+
 static void test_a_vm_that_is_well(void **state)
 {
 	(void)state;
@@ -239,6 +258,42 @@ static void test_a_server_that_is_lost(void **state)
 	expect(&facts, HEAL_NOTHING, HEAL_CAUSE_NONE);
 }
 
+static void test_a_pool_with_too_few(void **state)
+{
+	(void)state;
+	struct heal_pool_facts facts = {.wanted = 8, .kept = 8};
+	assert_int_equal(heal_pool_begin(&facts), 0);
+	facts.kept = 7;
+	assert_int_equal(heal_pool_begin(&facts), 1);
+	facts.kept = 0; /* not all at once */
+	assert_int_equal(heal_pool_begin(&facts), HEAL_POOL_BOOTING);
+	facts.kept = facts.booting = HEAL_POOL_BOOTING - 1;
+	assert_int_equal(heal_pool_begin(&facts), 1);
+	facts.kept = facts.booting = HEAL_POOL_BOOTING;
+	assert_int_equal(heal_pool_begin(&facts), 0);
+	facts.booting = HEAL_POOL_BOOTING + 1; /* as the operator wanted more than there were */
+	assert_int_equal(heal_pool_begin(&facts), 0);
+	facts = (struct heal_pool_facts){.wanted = 2, .kept = 3};
+	assert_int_equal(heal_pool_begin(&facts), 0);
+}
+
+static void test_a_pool_while_spares_take_over(void **state)
+{
+	(void)state;
+	struct heal_pool_facts facts = {.wanted = 8, .kept = 1, .replacing = true};
+	assert_true(heal_pool_rests(&facts));
+	assert_int_equal(heal_pool_begin(&facts), 0);
+	facts.replacing_ms = HEAL_POOL_RESTS_MS - 1;
+	assert_int_equal(heal_pool_begin(&facts), 0);
+	facts.replacing_ms = HEAL_POOL_RESTS_MS; /* one of them doesn't come to serve */
+	assert_false(heal_pool_rests(&facts));
+	assert_int_equal(heal_pool_begin(&facts), HEAL_POOL_BOOTING);
+	facts.replacing = false;
+	facts.replacing_ms = 0; /* all serve */
+	assert_false(heal_pool_rests(&facts));
+	assert_int_equal(heal_pool_begin(&facts), HEAL_POOL_BOOTING);
+}
+
 static void test_every_cause_has_a_name(void **state)
 {
 	(void)state;
@@ -256,12 +311,15 @@ int main(void)
 		cmocka_unit_test(test_a_server_that_was_never_heard),
 		cmocka_unit_test(test_a_server_without_hostd),
 		cmocka_unit_test(test_a_trunk_without_carrier),
+		cmocka_unit_test(test_when_a_server_is_judged_again),
 		cmocka_unit_test(test_a_vm_that_is_well),
 		cmocka_unit_test(test_a_vm_that_died),
 		cmocka_unit_test(test_a_channel_that_closed),
 		cmocka_unit_test(test_a_guest_that_hangs),
 		cmocka_unit_test(test_a_program_that_stands_still),
 		cmocka_unit_test(test_a_server_that_is_lost),
+		cmocka_unit_test(test_a_pool_with_too_few),
+		cmocka_unit_test(test_a_pool_while_spares_take_over),
 		cmocka_unit_test(test_every_cause_has_a_name),
 	};
 	return cmocka_run_group_tests_name("heal_decide", tests, NULL, NULL);

@@ -67,7 +67,8 @@ static void say_session(
 		last_error, check);
 }
 
-bool health_pvm(const cJSON *pvm, const cJSON *fwd, char *missing, size_t size)
+/* What pvmd says; `complete`: and has the forwarder all that it was told? */
+static bool judge_pvm(const cJSON *pvm, bool complete, char *missing, size_t size)
 {
 	struct text text = {missing, size, 0};
 	missing[0] = '\0';
@@ -94,18 +95,28 @@ bool health_pvm(const cJSON *pvm, const cJSON *fwd, char *missing, size_t size)
 		say(&text, "there is no session to the CVM: it is not configured yet");
 	}
 	const cJSON *fib = cJSON_GetObjectItemCaseSensitive(pvm, "fib");
-	const cJSON *fwd_fib = cJSON_GetObjectItemCaseSensitive(fwd, "fib");
 	if (!cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(fib, "connected"))) {
 		ok = false;
 		say(&text,
 			"pvmd is not connected to the forwarder: check that edgeplex-fwd runs in "
 			"the PVM");
-	} else if (!cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(fib, "complete")) ||
-		   !cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(fwd_fib, "complete"))) {
+	} else if (!complete || !cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(fib, "complete"))) {
 		ok = false;
 		say(&text, "the forwarder doesn't have the whole FIB yet");
 	}
 	return ok;
+}
+
+bool health_pvm(const cJSON *pvm, const cJSON *fwd, char *missing, size_t size)
+{
+	const cJSON *fib = cJSON_GetObjectItemCaseSensitive(fwd, "fib");
+	bool complete = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(fib, "complete"));
+	return judge_pvm(pvm, complete, missing, size);
+}
+
+bool health_pvm_routes(const cJSON *pvm, char *missing, size_t size)
+{
+	return judge_pvm(pvm, true, missing, size);
 }
 
 bool health_cvm(const cJSON *cvm, char *missing, size_t size)

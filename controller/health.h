@@ -15,6 +15,9 @@
  */
 bool health_pvm(const cJSON *pvm, const cJSON *fwd, char *missing, size_t size);
 
+/* As far as pvmd alone knows: without this a PVM carries no routes, whatever its forwarder says. */
+bool health_pvm_routes(const cJSON *pvm, char *missing, size_t size);
+
 /* The same for a CVM's sessions to the core; `cvm` is the result of cvm.status. */
 bool health_cvm(const cJSON *cvm, char *missing, size_t size);
 

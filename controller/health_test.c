@@ -54,6 +54,23 @@ static void test_pvm(void **state)
 	assert_non_null(strstr(missing, "forwarder"));
 }
 
+static void test_what_pvmd_alone_says(void **state)
+{
+	(void)state;
+	char missing[512];
+	cJSON *status = cJSON_Parse(GOOD);
+	assert_true(health_pvm_routes(status, missing, sizeof(missing)));
+	assert_false(health_pvm(status, NULL, missing, sizeof(missing)));
+	cJSON_Delete(status);
+	status =
+		cJSON_Parse("{\"neighbors\":[" NEIGHBOR("ce", "192.168.1.2", "Active") "," NEIGHBOR(
+			"cvm", "100.64.1.1", "Established") "]," FIB("true", "true") "}");
+	assert_false(health_pvm_routes(status, missing, sizeof(missing)));
+	assert_non_null(strstr(missing, "192.168.1.2"));
+	cJSON_Delete(status);
+	assert_false(health_pvm_routes(NULL, missing, sizeof(missing)));
+}
+
 static void test_cvm(void **state)
 {
 	(void)state;
@@ -88,6 +105,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_pvm),
+		cmocka_unit_test(test_what_pvmd_alone_says),
 		cmocka_unit_test(test_cvm),
 		cmocka_unit_test(test_long_text_is_cut),
 	};

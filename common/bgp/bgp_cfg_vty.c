@@ -51,15 +51,23 @@ static void first_line(struct vty *vty, char *text, size_t size)
 	buffer_reset(vty->obuf);
 }
 
-int cfg_execute_in_bgpd(
-	void *ctx, const char *context, const char *command, char *why, size_t why_size)
+/*
+ * Brings the terminal to a context. Lines come context by context, and bgpd looks each command up
+ * among thousands: most of the time of a whole configuration would go into entering the same ones.
+ */
+static int go_to(struct vty *vty, const char *context)
 {
-	struct vty *vty = terminal();
-	char *path = strdup(context), *rest = path, *step;
+	static char *entered; /* where the last command was, NULL: not known */
+	static int node;
+	char *path, *rest, *step;
 	int result = CMD_SUCCESS;
-	char said[160];
 
-	(void)ctx;
+	/* A command that leads elsewhere leaves its context. */
+	if (entered && !strcmp(entered, context) && vty->node == node)
+		return CMD_SUCCESS;
+	free(entered);
+	entered = NULL;
+	path = rest = strdup(context);
 	if (!path)
 		abort();
 	vty->node = CONFIG_NODE;
@@ -68,6 +76,22 @@ int cfg_execute_in_bgpd(
 		if (*step)
 			result = execute_one(vty, step);
 	free(path);
+	/* At the top commands that open a context leave it behind them. */
+	if (result == CMD_SUCCESS && *context) {
+		entered = strdup(context);
+		node = vty->node;
+	}
+	return result;
+}
+
+int cfg_execute_in_bgpd(
+	void *ctx, const char *context, const char *command, char *why, size_t why_size)
+{
+	struct vty *vty = terminal();
+	int result = go_to(vty, context);
+	char said[160];
+
+	(void)ctx;
 	if (result == CMD_SUCCESS)
 		result = execute_one(vty, command);
 	/* Changes of route maps are collected into one transaction: end it. */

@@ -208,11 +208,14 @@ void bgp_host_tune_instance(void)
 }
 
 /*
- * bgpd waits a second before it begins, and seconds after a failure. The first failure is nothing
- * special in a take-over: a peer that still has the old session Established closes it when we
- * connect, and refuses us until it has forgotten it (FRR, by its source: as a collision).
+ * bgpd waits a second before it begins, and seconds after a failure. Three failures in a row are
+ * nothing special in a take-over: the first start is lost while the interfaces come up; then bgpd
+ * asks whether the peer can be reached, is told at once, and gives up as if it weren't; then a peer
+ * that still has the old session Established closes it when we connect, and refuses us until it has
+ * forgotten it, milliseconds later (an FRR, so our CVM too: as a collision). So it is tried again
+ * soon, and each time after half as long again.
  */
-#define FIRST_START_MS 50
+#define FIRST_START_MS 10
 #define LAST_START_MS 1600
 
 static struct host_event *start_event;
@@ -239,7 +242,7 @@ static void start_all(void *ctx)
 	if (start_ms > LAST_START_MS)
 		return;
 	host_event_after(start_event, start_ms);
-	start_ms *= 2;
+	start_ms += start_ms / 2;
 }
 
 void bgp_host_start_sessions(void)

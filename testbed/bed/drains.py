@@ -10,9 +10,7 @@ edge and a host in the core; and a customer of the same site who isn't moved.
 import time
 from contextlib import ExitStack
 
-from lib.lab import wait_until
-
-from . import controller, corehost, host, moreedges, probes, sessions
+from . import controller, corehost, moreedges, probes, sessions
 from . import topology as topo
 
 BYSTANDER = topo.ce("red-a")
@@ -68,22 +66,7 @@ class Rig:
 
     def back(self):
         """Moves all of them back."""
-        numbers = [controller.query("pvm", "migrate", edge.name, "--to", self.here, "--no-wait")["id"]
-                   for edge in self.edges]
-        ended = {}
-
-        def all_ended():
-            for number in numbers:
-                operation = controller.query("operation", "show", number)
-                if operation["state"] != "running":
-                    ended[number] = operation
-            return len(ended) == len(numbers)
-
-        wait_until(all_ended, LIMIT_S, "all moves have ended", 0.5)
-        failed = [o for o in ended.values() if o["state"] != "succeeded"]
-        if failed:
-            raise host.TestbedError(f"moves failed: {[o['error'] for o in failed]}")
-        moreedges.wait_on(self.edges, self.here)
+        moreedges.move(self.edges, self.here, LIMIT_S)
 
     def _flows(self, from_ns, until_ns):
         """{PVM: its figures} of a window of time."""

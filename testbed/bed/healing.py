@@ -4,6 +4,7 @@
 import os
 import re
 import time
+from datetime import datetime
 
 from lib import lab
 
@@ -78,6 +79,28 @@ def wait_story(name, since, limit_s=150, kind="port"):
             return None  # edgeplexd was killed
         return next((text for text in reversed(texts) if STORY.search(text)), None)
     return lab.wait_until(told, limit_s, f"the VM of {kind} {name} was replaced and serves", 0.2)
+
+
+def ns_of(text):
+    """A time as the controller writes it, in ns since the epoch."""
+    at = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    return round(at.timestamp() * 1000) * 1_000_000
+
+
+def wait_stories(names, since, limit_s=150):
+    """The same of several ports at once: {port: (the text, when it was told, in ns since the epoch)}. Asks
+    seldom: who asks takes processor from those who are waited for."""
+    found = {}
+
+    def told():
+        for event in controller.query("event", "list", "--after", since)["items"]:
+            name = event["object"].removeprefix("port/")
+            if name in names and STORY.search(event["text"]):
+                found[name] = event["text"], ns_of(event["time"])
+        return len(found) == len(names)
+
+    lab.wait_until(told, limit_s, f"the VMs of {', '.join(names)} were replaced and serve", 1)
+    return found
 
 
 def voids():

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""More customer edges, each with a port and a PVM, than the testbed has by itself: for drains.
+"""More customer edges, each with a port and a PVM, than the testbed has by itself: for drains, and for
+servers that die with many.
 
     with attached(8, "a-left") as edges:
         ...                     # edges have their sessions, and their PVMs are on server a-left
@@ -70,3 +71,23 @@ def wait_on(edges, server, limit_s=60):
     """Waits until the PVMs of all these edges are on that server."""
     wait_until(lambda: all(controller.query("port", "show", e.name)["server"] == server
                            for e in edges), limit_s, f"their PVMs are on {server}", 0.5)
+
+
+def move(edges, server, limit_s=300):
+    """Moves the PVMs of all these edges to that server, at once."""
+    numbers = [controller.query("pvm", "migrate", edge.name, "--to", server, "--no-wait")["id"]
+               for edge in edges]
+    ended = {}
+
+    def all_ended():
+        for number in numbers:
+            operation = controller.query("operation", "show", number)
+            if operation["state"] != "running":
+                ended[number] = operation
+        return len(ended) == len(numbers)
+
+    wait_until(all_ended, limit_s, "all moves have ended", 0.5)
+    failed = [o for o in ended.values() if o["state"] != "succeeded"]
+    if failed:
+        raise host.TestbedError(f"moves failed: {[o['error'] for o in failed]}")
+    wait_on(edges, server)

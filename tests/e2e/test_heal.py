@@ -20,6 +20,8 @@ OTHER = topo.ce("red-a")
 FAR = topo.far(NEAR)
 SITE = topo.SITES[0]
 LIMIT_S = 120
+POOL_RESTS_NS = 10_000_000_000  # at most, as controller/heal.h has it
+LATE_NS = 100_000_000  # an event is stored a little later than it happened
 
 
 def crosses(edge, far):
@@ -91,7 +93,7 @@ def test_a_pvm_whose_process_dies_is_taken_over():
     uuid, pid, where = healing.pvm(NEAR.name)
     mac = healing.neighbor_mac(NEAR)
     kept = [healing.Kept(NEAR, [FAR.prefix4, FAR.prefix6]), healing.Kept(FAR, [NEAR.prefix4, NEAR.prefix6])]
-    since = healing.newest_event()
+    since, killed_ns = healing.newest_event(), time.time_ns()
     os.kill(pid, signal.SIGKILL)
 
     def told():
@@ -116,6 +118,10 @@ def test_a_pvm_whose_process_dies_is_taken_over():
     assert history["detail"].endswith(f"on server {where.name} its VM died")
     # What the VM that was had isn't given out before it is gone; then the pool is full again.
     healing.wait_ready(SITE, 2)
+    # It rested until the spare served: a VM that boots would have had its processor.
+    told_ns = healing.wait_stories([NEAR.name], since)[NEAR.name][1]
+    begun_ns = max(healing.ns_of(spare["created"]) for spare in healing.spares(SITE))
+    assert begun_ns >= min(told_ns, killed_ns + POOL_RESTS_NS) - LATE_NS
     metrics = host.run(None, ["curl", "-s", "--unix-socket", controller.SOCKET,
                               "http://localhost/metrics"])
     assert 'edgeplex_heals_total{cause="died",way="spare"} 0' not in metrics
