@@ -169,7 +169,7 @@ int fleet_protect_await(struct fleet *fleet, const char *object, enum fleet_prot
  */
 int fleet_protect_failover(struct fleet *fleet, const char *object, int64_t since_ms, char *detail,
 	size_t size, struct problem *problem);
-/* Waits until a CVM has no standby, since something else is done to it. */
+/* Waits until a CVM has no standby, and nothing is left of one where it is to be moved to. */
 int fleet_protect_suspend(struct fleet *fleet, const char *object, struct problem *problem);
 /*
  * Ends the protection for good, and waits for copies of the CVM elsewhere to be ended; without

@@ -165,6 +165,26 @@ static bool has_voids(
 	return found;
 }
 
+/*
+ * Is what the site's standby was still to be ended where its CVM is moved to? The reaper would take
+ * the one for the other: both are the same VM.
+ */
+static bool is_in_the_way(struct fleet *fleet, const char *site)
+{
+	struct cvm cvm;
+	struct void_copy *voids = NULL;
+	size_t n = 0;
+	bool found = false;
+	if (store_cvm_get(fleet->store, site, &cvm) != 0 ||
+		store_void_list(fleet->store, &voids, &n) != 0)
+		return true;
+	for (size_t i = 0; i < n; i++)
+		found |=
+			voids[i].site_id == cvm.site_id && voids[i].server_id == cvm.move.server_id;
+	free(voids);
+	return found;
+}
+
 int fleet_protect_suspend(struct fleet *fleet, const char *object, struct problem *problem)
 {
 	struct protection row;
@@ -172,8 +192,14 @@ int fleet_protect_suspend(struct fleet *fleet, const char *object, struct proble
 	fleet_kick(fleet);
 	for (;;) {
 		int err = store_protection_get(fleet->store, site_of(object), &row);
-		if (err == ENOENT || (err == 0 && row.state == PROTECTION_NONE))
+		bool ended = err == ENOENT || (err == 0 && row.state == PROTECTION_NONE);
+		if (ended && !is_in_the_way(fleet, site_of(object)))
 			return 0;
+		if (fleet_now_ms() >= until && ended)
+			return problem_set(problem, 503, "server-unreachable",
+				"a former copy of %s on the server it is to be moved to can't be "
+				"ended: check that server's libvirtd",
+				object);
 		if (fleet_now_ms() >= until)
 			return problem_set(problem, 503, "still-protected",
 				"the protection of %s doesn't end: see \"edgeplex cvm show %s\"",
