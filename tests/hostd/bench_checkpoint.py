@@ -189,12 +189,6 @@ def bench_bgp(lab, args):
             for interval in args.intervals:
                 add(interval, "bgp")
             pair.a.call("protect.stop", uuid=pair.uuid)
-            if args.both_states:
-                print("  device state saved by migrate:")
-                pair.protect(timeout_ms=TIMEOUT_MS, limit_s=180, quick_state=False)
-                for interval in args.intervals:
-                    add(interval, "bgp, migrate")
-                pair.a.call("protect.stop", uuid=pair.uuid)
             add(None, "bgp")
         print(f"no updates\n{HEAD}")
         pair.protect(timeout_ms=TIMEOUT_MS, limit_s=180)
@@ -290,8 +284,6 @@ def main():
     parser.add_argument("--updates", type=int, default=200, help="a second, half of them each way (200)")
     parser.add_argument("--memory", type=int, default=256, help="of the CVM, in MiB (256)")
     parser.add_argument("--routes", type=int, default=10000, help="in its table besides (10000)")
-    parser.add_argument("--both-states", action="store_true",
-                        help="the same again with device state saved by migrate (hostd/save.h)")
     parser.add_argument("--scale", type=sizes, nargs="?", const=sizes(SCALE), metavar="MIB:ROUTES,...",
                         help=f"CVMs of these sizes instead ({SCALE})")
     parser.add_argument("--out", default=f"{BUILD}/bench")
