@@ -310,7 +310,7 @@ static void write_figure(FILE *out, const cJSON *all, const char *name, const ch
 	}
 }
 
-/* Of CVMs that are to be protected. */
+/* Of CVMs that are to be protected; how often a standby took over, of all. */
 static void write_protections(FILE *out, struct api *api)
 {
 	struct cvm *cvms;
@@ -318,8 +318,11 @@ static void write_protections(FILE *out, struct api *api)
 	const cJSON *one;
 	if (store_cvm_list(api->store, &cvms, &n) != 0)
 		return;
-	cJSON *all = cJSON_CreateObject();
+	cJSON *all = cJSON_CreateObject(), *pasts = cJSON_CreateObject();
 	for (size_t i = 0; i < n; i++) {
+		struct failovers past;
+		if (store_failovers_get(api->store, cvms[i].site_id, &past) == 0)
+			fleet_failovers_json(cJSON_AddObjectToObject(pasts, cvms[i].site), &past);
 		cJSON *protection = fleet_protect_json(api->fleet, &cvms[i], false);
 		if (cJSON_IsObject(protection))
 			cJSON_AddItemToObject(all, cvms[i].site, protection);
@@ -335,7 +338,7 @@ static void write_protections(FILE *out, struct api *api)
 		fprintf(out, "edgeplex_cvm_protected{site=\"%s\"} %d\n", one->string,
 			state != NULL && strcmp(state, "protected") == 0);
 	}
-	write_figure(out, all, "edgeplex_cvm_failovers_total", "counter",
+	write_figure(out, pasts, "edgeplex_cvm_failovers_total", "counter",
 		"How often a standby took over.", NULL, "failovers", 1);
 	write_figure(out, all, "edgeplex_cvm_epoch_age_seconds", "gauge",
 		"Age of the last whole epoch, as last told.", NULL, "epoch_age_ms", 1e-3);
@@ -344,6 +347,7 @@ static void write_protections(FILE *out, struct api *api)
 	write_figure(out, all, "edgeplex_cvm_epoch_pause_p99_seconds", "gauge",
 		"How long the CVM stands still for an epoch.", "pause_us", "p99", 1e-6);
 	cJSON_Delete(all);
+	cJSON_Delete(pasts);
 }
 
 static void write_spares(FILE *out, struct api *api)

@@ -310,6 +310,9 @@ static cJSON *cvm_json(struct api_request *request, const struct cvm *cvm, bool 
 	fleet_vm_view_free(&view);
 	cJSON_AddItemToObject(
 		json, "protection", fleet_protect_json(request->api->fleet, cvm, fresh));
+	struct failovers past;
+	if (store_failovers_get(request->api->store, cvm->site_id, &past) == 0)
+		fleet_failovers_json(json, &past);
 	return json;
 }
 

@@ -347,7 +347,7 @@ static int move_undo(struct run *run, struct problem *problem)
 
 /* What is known of the moves of a drain. */
 struct drain_count {
-	size_t there, moving; /* VMs on the server, and those of them that are being moved */
+	size_t there, moving; /* VMs on the server, and what is just being moved away or ended */
 	char reason[400];     /* why one can't be moved; "": none such */
 };
 
@@ -402,7 +402,9 @@ static int drain_once(struct run *run, int64_t server_id, struct drain_count *co
 	struct cvm *cvms = NULL;
 	struct spare *spares = NULL;
 	struct void_pvm *voids = NULL;
-	size_t n_ports = 0, n_cvms = 0, n_spares = 0, n_voids = 0;
+	struct void_copy *copies = NULL;
+	size_t n_ports = 0, n_cvms = 0, n_spares = 0, n_voids = 0, n_copies = 0;
+	bool connected = fleet_server_connected(run->engine->fleet, server_id);
 	int err = store_port_list(run->engine->store, &ports, &n_ports);
 	if (err == 0)
 		err = store_cvm_list(run->engine->store, &cvms, &n_cvms);
@@ -410,12 +412,16 @@ static int drain_once(struct run *run, int64_t server_id, struct drain_count *co
 		err = store_spare_list(run->engine->store, &spares, &n_spares);
 	if (err == 0)
 		err = store_void_pvm_list(run->engine->store, &voids, &n_voids);
+	if (err == 0)
+		err = store_void_list(run->engine->store, &copies, &n_copies);
 	/* The pool sees that the server is drained, and has others elsewhere. */
 	for (size_t i = 0; i < n_spares && err == 0; i++)
 		count->moving += spares[i].server_id == server_id;
+	/* What is left of others is ended there as soon as it can be: not now if nobody answers. */
 	for (size_t i = 0; i < n_voids && err == 0; i++)
-		count->moving += voids[i].server_id == server_id &&
-				 fleet_server_connected(run->engine->fleet, server_id);
+		count->moving += voids[i].server_id == server_id && connected;
+	for (size_t i = 0; i < n_copies && err == 0; i++)
+		count->moving += copies[i].server_id == server_id && connected;
 	/* What has an old copy here is just being moved away. */
 	for (size_t i = 0; i < n_ports && err == 0; i++) {
 		if (ports[i].server_id == server_id)
@@ -423,19 +429,22 @@ static int drain_once(struct run *run, int64_t server_id, struct drain_count *co
 		count->moving += ports[i].move.server_id == server_id;
 	}
 	for (size_t i = 0; i < n_cvms && err == 0; i++) {
-		struct protection protection;
-		if (cvms[i].server_id == server_id)
+		struct protection protection = {.state = PROTECTION_NONE};
+		store_protection_get(run->engine->store, cvms[i].site, &protection);
+		/* Where it is can be said only when its standby has taken over. */
+		if (cvms[i].server_id == server_id && protection.state == PROTECTION_TAKEOVER)
+			count->moving++;
+		else if (cvms[i].server_id == server_id)
 			drain_vm(run, "cvm", cvms[i].site, count);
 		count->moving += cvms[i].move.server_id == server_id;
 		/* Its protector sees that the server is drained, and takes the standby away. */
-		count->moving +=
-			store_protection_get(run->engine->store, cvms[i].site, &protection) == 0 &&
-			protection.standby_id == server_id;
+		count->moving += protection.standby_id == server_id;
 	}
 	free(ports);
 	free(cvms);
 	free(spares);
 	free(voids);
+	free(copies);
 	return err;
 }
 

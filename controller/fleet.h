@@ -169,9 +169,12 @@ int fleet_protect_await(struct fleet *fleet, const char *object, enum fleet_prot
  */
 int fleet_protect_failover(struct fleet *fleet, const char *object, int64_t since_ms, char *detail,
 	size_t size, struct problem *problem);
-/* Waits until a CVM has no standby, since something else is done to it. */
+/* Waits until a CVM has no standby, and nothing is left of one where it is to be moved to. */
 int fleet_protect_suspend(struct fleet *fleet, const char *object, struct problem *problem);
-/* Ends the protection for good; with `voids` waits until no copy of the CVM is left elsewhere. */
+/*
+ * Ends the protection for good, and waits for copies of the CVM elsewhere to be ended; without
+ * `voids` not for those on servers that don't answer.
+ */
 int fleet_protect_end(struct fleet *fleet, const char *object, bool voids, struct problem *problem);
 /* Could the standby of the site's CVM take over now? Doesn't block. */
 bool fleet_protected_now(struct fleet *fleet, const char *site);
@@ -180,6 +183,8 @@ bool fleet_protected_now(struct fleet *fleet, const char *site);
  * asks hostd for its figures, for up to PROTECT_REFRESH_MS.
  */
 cJSON *fleet_protect_json(struct fleet *fleet, const struct cvm *cvm, bool fresh);
+/* Adds "failovers" and "last_failover" (null: none yet), which outlive the protection. */
+void fleet_failovers_json(cJSON *json, const struct failovers *past);
 
 /* "well", "hidden" (nobody there answers, but its VMs forward), "trunk-down", "dead". */
 const char *fleet_server_health(struct fleet *fleet, int64_t server_id);

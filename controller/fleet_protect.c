@@ -439,7 +439,7 @@ void fleet_protect_ensure(struct fleet *fleet, const char *site)
 	/* An earlier edgeplexd told that it was protected; or, later, why it isn't any more. */
 	if (row.state == PROTECTION_WHOLE)
 		snprintf(p->told, sizeof(p->told), "protected");
-	else if (row.failovers > 0)
+	else if (row.past.count > 0)
 		snprintf(p->told, sizeof(p->told), "restarted");
 	pthread_mutex_init(&p->lock, NULL);
 	fleet_cond_init(&p->news);

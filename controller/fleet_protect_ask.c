@@ -127,10 +127,10 @@ int fleet_protect_failover(struct fleet *fleet, const char *object, int64_t sinc
 		if (store_protection_get(fleet->store, site, &row) != 0)
 			return problem_set(problem, 409, "not-protected",
 				"the CVM of site %s isn't protected any more", site);
-		if (row.state != PROTECTION_TAKEOVER && row.last.time_ms >= since_ms &&
-			row.last.running_us > 0) {
-			snprintf(detail, size, "from server %s to server %s: %.200s", row.last.from,
-				row.last.to, row.last.detail);
+		const struct failover *last = &row.past.last;
+		if (row.state != PROTECTION_TAKEOVER && last->time_ms >= since_ms) {
+			snprintf(detail, size, "from server %s to server %s: %.200s", last->from,
+				last->to, last->detail);
 			return 0;
 		}
 		if (asked && with_protector(fleet, site, get_ask_failure, failure))
@@ -142,8 +142,12 @@ int fleet_protect_failover(struct fleet *fleet, const char *object, int64_t sinc
 	}
 }
 
-/* Is a copy of the site's CVM left that is to be destroyed? On which server? */
-static bool has_voids(struct fleet *fleet, const char *site, char server[MODEL_NAME_SIZE])
+/*
+ * Is a copy of the site's CVM left that is to be destroyed (`reachable`: on a server that is
+ * connected)? On which server?
+ */
+static bool has_voids(
+	struct fleet *fleet, const char *site, bool reachable, char server[MODEL_NAME_SIZE])
 {
 	struct void_copy *voids = NULL;
 	size_t n = 0;
@@ -151,11 +155,32 @@ static bool has_voids(struct fleet *fleet, const char *site, char server[MODEL_N
 	if (store_void_list(fleet->store, &voids, &n) != 0)
 		return true;
 	for (size_t i = 0; i < n; i++) {
-		if (strcmp(voids[i].site, site) != 0)
+		if (strcmp(voids[i].site, site) != 0 ||
+			(reachable && !fleet_server_connected(fleet, voids[i].server_id)))
 			continue;
 		found = true;
 		snprintf(server, MODEL_NAME_SIZE, "%s", voids[i].server);
 	}
+	free(voids);
+	return found;
+}
+
+/*
+ * Is what the site's standby was still to be ended where its CVM is moved to? The reaper would take
+ * the one for the other: both are the same VM.
+ */
+static bool is_in_the_way(struct fleet *fleet, const char *site)
+{
+	struct cvm cvm;
+	struct void_copy *voids = NULL;
+	size_t n = 0;
+	bool found = false;
+	if (store_cvm_get(fleet->store, site, &cvm) != 0 ||
+		store_void_list(fleet->store, &voids, &n) != 0)
+		return true;
+	for (size_t i = 0; i < n; i++)
+		found |=
+			voids[i].site_id == cvm.site_id && voids[i].server_id == cvm.move.server_id;
 	free(voids);
 	return found;
 }
@@ -167,8 +192,14 @@ int fleet_protect_suspend(struct fleet *fleet, const char *object, struct proble
 	fleet_kick(fleet);
 	for (;;) {
 		int err = store_protection_get(fleet->store, site_of(object), &row);
-		if (err == ENOENT || (err == 0 && row.state == PROTECTION_NONE))
+		bool ended = err == ENOENT || (err == 0 && row.state == PROTECTION_NONE);
+		if (ended && !is_in_the_way(fleet, site_of(object)))
 			return 0;
+		if (fleet_now_ms() >= until && ended)
+			return problem_set(problem, 503, "server-unreachable",
+				"a former copy of %s on the server it is to be moved to can't be "
+				"ended: check that server's libvirtd",
+				object);
 		if (fleet_now_ms() >= until)
 			return problem_set(problem, 503, "still-protected",
 				"the protection of %s doesn't end: see \"edgeplex cvm show %s\"",
@@ -199,12 +230,14 @@ int fleet_protect_end(struct fleet *fleet, const char *object, bool voids, struc
 	fleet_reaper_kick(fleet);
 	for (;;) {
 		bool gone = store_protection_get(fleet->store, site, &row) == ENOENT;
-		if (gone && (!voids || !has_voids(fleet, site, server)))
+		if (gone && !has_voids(fleet, site, !voids, server))
 			return 0;
 		if (fleet_now_ms() >= until && !gone)
 			return problem_set(problem, 503, "still-protected",
 				"the protection of %s doesn't end: see \"edgeplex cvm show %s\"",
 				object, site);
+		if (fleet_now_ms() >= until && !voids)
+			return 0; /* the reaper stays at it */
 		if (fleet_now_ms() >= until)
 			return problem_set(problem, 503, "server-unreachable",
 				"a copy of %s on server %s can't be ended: check that server's "
@@ -226,9 +259,12 @@ bool fleet_protected_now(struct fleet *fleet, const char *site)
 	return with_protector(fleet, site, look_whether_protected, NULL);
 }
 
-static void add_last_failover(cJSON *json, const struct failover *last)
+void fleet_failovers_json(cJSON *json, const struct failovers *past)
 {
-	if (last->running_us <= 0) {
+	const struct failover *last = &past->last;
+	cJSON_AddNumberToObject(json, "failovers", past->count);
+	/* What an edgeplexd before this one forgot, when a take-over was broken off, is null. */
+	if (past->count == 0 || last->running_us <= 0) {
 		cJSON_AddNullToObject(json, "last_failover");
 		return;
 	}
@@ -284,8 +320,7 @@ static bool describe(struct protector *p, void *ctx)
 		add_figures(json, view->figures, 0);
 	else
 		add_figures(json, p->figures, fleet_now_ms() - p->figures_ms);
-	cJSON_AddNumberToObject(json, "failovers", row->failovers);
-	add_last_failover(json, &row->last);
+	fleet_failovers_json(json, &row->past);
 	return true;
 }
 

@@ -408,8 +408,11 @@ int protector_change(struct protector *p, protection_edit edit, void *ctx, int64
 	if (err == 0)
 		err = store_cvm_get(store, p->site, &cvm);
 	if (err == 0) {
+		uint32_t past = row.past.count;
 		edit(ctx, &row, &cvm);
 		err = store_protection_put(store, &row);
+		if (err == 0 && row.past.count != past)
+			err = store_failovers_put(store, row.site_id, &row.past);
 	}
 	if (err == 0)
 		err = store_cvm_update(store, &cvm);

@@ -99,27 +99,30 @@ static void edit_begin_takeover(void *ctx, struct protection *row, struct cvm *c
 	if (take->refused)
 		return;
 	row->state = PROTECTION_TAKEOVER;
-	row->last = (struct failover){.time_ms = protector_realtime_ms(), .why = take->why};
-	snprintf(row->last.from, sizeof(row->last.from), "%s", cvm->server);
-	snprintf(row->last.to, sizeof(row->last.to), "%s", row->standby);
+	row->takeover = (struct takeover_begun){protector_realtime_ms(), take->why};
 }
 
 static void edit_end_takeover(void *ctx, struct protection *row, struct cvm *cvm)
 {
 	const struct takeover *take = ctx;
+	struct failover last = {.time_ms = row->takeover.time_ms,
+		.why = row->takeover.why,
+		.fenced_us = take->fenced_us - take->noticed_us,
+		.running_us = take->running_us - take->noticed_us};
+	snprintf(last.from, sizeof(last.from), "%s", cvm->server);
+	snprintf(last.to, sizeof(last.to), "%s", row->standby);
+	snprintf(last.detail, sizeof(last.detail),
+		"stored after %.1f ms, fenced after %.1f, running after %.1f (loaded in %.1f); "
+		"epoch %.0f, %lld ms old%s",
+		(double)(take->stored_us - take->noticed_us) / 1000, (double)last.fenced_us / 1000,
+		(double)last.running_us / 1000, take->loaded_us / 1000, take->epoch,
+		(long long)take->epoch_age_ms,
+		take->resumed ? "; edgeplexd was restarted meanwhile" : "");
+	row->past.count++;
+	row->past.last = last;
 	cvm->server_id = row->standby_id;
 	row->state = PROTECTION_NONE;
 	row->standby_id = 0;
-	row->failovers++;
-	row->last.fenced_us = take->fenced_us - take->noticed_us;
-	row->last.running_us = take->running_us - take->noticed_us;
-	snprintf(row->last.detail, sizeof(row->last.detail),
-		"stored after %.1f ms, fenced after %.1f, running after %.1f (loaded in %.1f); "
-		"epoch %.0f, %lld ms old%s",
-		(double)(take->stored_us - take->noticed_us) / 1000,
-		(double)row->last.fenced_us / 1000, (double)row->last.running_us / 1000,
-		take->loaded_us / 1000, take->epoch, (long long)take->epoch_age_ms,
-		take->resumed ? "; edgeplexd was restarted meanwhile" : "");
 }
 
 /* A take-over that isn't one: the primary speaks, alone. */
@@ -235,8 +238,8 @@ static void finish_takeover(struct protector *p, struct takeover *take)
 	p->told_ms = 0;
 	fleet_event(p->fleet, "warning", p->object,
 		"failed over from server %s to server %s: %s, %.0f ms (%s)", from, p->cvm.server,
-		model_failover_why_name(take->why), (double)p->row.last.running_us / 1000,
-		p->row.last.detail);
+		model_failover_why_name(take->why), (double)p->row.past.last.running_us / 1000,
+		p->row.past.last.detail);
 	p->retry_ms = 0;
 	fleet_reaper_kick(p->fleet);
 	fleet_kick(p->fleet);
@@ -291,13 +294,13 @@ void protector_take_over(struct protector *p, enum failover_why why)
 		return;
 	take.stored_us = fleet_now_us();
 	log_info("a standby takes over object=%s why=%s from=%s to=%s", p->object,
-		model_failover_why_name(why), p->row.last.from, p->row.last.to);
+		model_failover_why_name(why), p->cvm.server, p->row.standby);
 	go_on_taking_over(p, &take);
 }
 
 void protector_resume_takeover(struct protector *p)
 {
-	struct takeover take = {.why = p->row.last.why, .resumed = true};
+	struct takeover take = {.why = p->row.takeover.why, .resumed = true};
 	struct why why = {""};
 	take.noticed_us = take.stored_us = fleet_now_us();
 	if (protector_connect(p, &why) != 0) {

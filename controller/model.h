@@ -201,6 +201,18 @@ enum failover_why {
 	FAILOVER_ASKED,
 };
 
+/* How often standbys have taken over from a CVM, protected now or not, and the last time. */
+struct failovers {
+	uint32_t count;
+	struct failover {
+		int64_t time_ms; /* since the epoch; 0: there was none */
+		enum failover_why why;
+		char from[MODEL_NAME_SIZE], to[MODEL_NAME_SIZE];
+		int64_t fenced_us, running_us; /* since it was noticed */
+		char detail[256];
+	} last;
+};
+
 #define MODEL_INTERVAL_MS 100
 #define MODEL_TIMEOUT_MS 1000
 
@@ -214,14 +226,11 @@ struct protection {
 	enum protection_state state;
 	int64_t standby_id; /* its server; 0: PROTECTION_NONE */
 	char standby[MODEL_NAME_SIZE];
-	uint32_t failovers;
-	struct failover {
-		int64_t time_ms; /* since the epoch; 0: there was none */
+	struct takeover_begun { /* PROTECTION_TAKEOVER alone */
+		int64_t time_ms;
 		enum failover_why why;
-		char from[MODEL_NAME_SIZE], to[MODEL_NAME_SIZE];
-		int64_t fenced_us, running_us; /* since it was noticed */
-		char detail[256];
-	} last;
+	} takeover;
+	struct failovers past; /* the CVM's */
 };
 
 /* What a request to protect a CVM says; 0 and NULL: not said. */

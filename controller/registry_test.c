@@ -628,14 +628,7 @@ static void test_what_is_asked_for_is_kept(void **state)
 	assert_string_equal(get_protection(f).wanted_server, "");
 
 	/* All of it survives. */
-	p.failovers = 3;
-	p.last = (struct failover){.time_ms = 7,
-		.why = FAILOVER_TRUNK_DOWN,
-		.from = "a-left",
-		.to = "a-third",
-		.fenced_us = 5,
-		.running_us = 6,
-		.detail = "how it went"};
+	p.takeover = (struct takeover_begun){.time_ms = 9, .why = FAILOVER_ASKED};
 	p.ending = true;
 	p.state = PROTECTION_TAKEOVER;
 	struct server server;
@@ -648,12 +641,67 @@ static void test_what_is_asked_for_is_kept(void **state)
 	assert_string_equal(stored.standby, "a-third");
 	assert_int_equal(stored.state, PROTECTION_TAKEOVER);
 	assert_true(stored.ending);
-	assert_int_equal(stored.failovers, 3);
-	assert_int_equal(stored.last.time_ms, 7);
-	assert_int_equal(stored.last.why, FAILOVER_TRUNK_DOWN);
-	assert_string_equal(stored.last.to, "a-third");
-	assert_int_equal(stored.last.running_us, 6);
-	assert_string_equal(stored.last.detail, "how it went");
+	assert_int_equal(stored.takeover.time_ms, 9);
+	assert_int_equal(stored.takeover.why, FAILOVER_ASKED);
+	assert_int_equal(stored.past.count, 0);
+}
+
+static void expect_past(const struct failovers *past)
+{
+	assert_int_equal(past->count, 3);
+	assert_int_equal(past->last.time_ms, 7);
+	assert_int_equal(past->last.why, FAILOVER_TRUNK_DOWN);
+	assert_string_equal(past->last.from, "a-left");
+	assert_string_equal(past->last.to, "a-third");
+	assert_int_equal(past->last.fenced_us, 5);
+	assert_int_equal(past->last.running_us, 6);
+	assert_string_equal(past->last.detail, "how it went");
+}
+
+/* Whatever is done to the protection, the operator can see when the CVM failed over, and how. */
+static void test_failovers_outlive_the_protection(void **state)
+{
+	struct fixture *f = *state;
+	struct problem problem;
+	struct cvm cvm;
+	struct failovers past;
+	populate_for_protection(f);
+	assert_int_equal(store_cvm_get(f->store, "a", &cvm), 0);
+	assert_int_equal(store_failovers_get(f->store, cvm.site_id, &past), 0);
+	assert_int_equal(past.count, 0);
+	assert_int_equal(protect(f, &(struct protection_request){0}, &problem), 0);
+	past = (struct failovers){.count = 3,
+		.last = {.time_ms = 7,
+			.why = FAILOVER_TRUNK_DOWN,
+			.from = "a-left",
+			.to = "a-third",
+			.fenced_us = 5,
+			.running_us = 6,
+			.detail = "how it went"}};
+	assert_int_equal(store_failovers_put(f->store, cvm.site_id, &past), 0);
+	f->store = fixture_db_reopen(&f->db);
+	struct protection p = get_protection(f);
+	expect_past(&p.past);
+
+	/* A take-over that is broken off. */
+	p.takeover = (struct takeover_begun){.time_ms = 9, .why = FAILOVER_ASKED};
+	assert_int_equal(store_protection_put(f->store, &p), 0);
+	p = get_protection(f);
+	expect_past(&p.past);
+
+	/* The end of the protection, and a new one. */
+	assert_int_equal(store_protection_delete(f->store, cvm.site_id), 0);
+	assert_int_equal(store_failovers_get(f->store, cvm.site_id, &past), 0);
+	expect_past(&past);
+	assert_int_equal(protect(f, &(struct protection_request){0}, &problem), 0);
+	p = get_protection(f);
+	expect_past(&p.past);
+
+	/* The next CVM of the site has no past. */
+	assert_int_equal(store_protection_delete(f->store, cvm.site_id), 0);
+	assert_int_equal(registry_cvm_remove(f->store, &cvm), 0);
+	assert_int_equal(store_failovers_get(f->store, cvm.site_id, &past), 0);
+	assert_int_equal(past.count, 0);
 }
 
 static void test_what_cannot_be_protected(void **state)
@@ -889,6 +937,7 @@ int main(void)
 		TEST(test_events_are_limited),
 		TEST(test_operations_are_limited),
 		TEST(test_what_is_asked_for_is_kept),
+		TEST(test_failovers_outlive_the_protection),
 		TEST(test_what_cannot_be_protected),
 		TEST(test_where_a_standby_goes),
 		TEST(test_a_standby_needs_memory),

@@ -94,11 +94,17 @@ int store_cvm_delete(struct store *store, int64_t site_id);
 int store_cvm_get(struct store *store, const char *site, struct cvm *cvm);
 int store_cvm_list(struct store *store, struct cvm **cvms, size_t *n);
 
-/* The protection of a site's CVM; ENOENT: it isn't asked for. `put` inserts or replaces. */
+/*
+ * The protection of a site's CVM; ENOENT: it isn't asked for. `put` inserts or replaces, all but
+ * `past`, which stays when the protection is ended.
+ */
 int store_protection_get(struct store *store, const char *site, struct protection *protection);
 int store_protection_list(struct store *store, struct protection **protections, size_t *n);
 int store_protection_put(struct store *store, const struct protection *protection);
 int store_protection_delete(struct store *store, int64_t site_id);
+/* Of a CVM, protected or not; all 0 if there was none. Forgotten with the CVM. */
+int store_failovers_get(struct store *store, int64_t site_id, struct failovers *past);
+int store_failovers_put(struct store *store, int64_t site_id, const struct failovers *past);
 
 /*
  * A copy of a CVM that nobody may speak with any more, fenced at the switch, to be destroyed as

@@ -4,6 +4,8 @@
 
 #include "controller/store_internal.h"
 
+#include <errno.h>
+
 /* ---- CVMs --------------------------------------------------------------------------------- */
 
 #define CVM_SELECT                                                                                 \
@@ -82,12 +84,56 @@ int store_cvm_list(struct store *store, struct cvm **cvms, size_t *n)
 
 /* ---- protection of CVMs ------------------------------------------------------------------- */
 
+#define FAILOVERS                                                                           \
+	"f.count, f.time_ms, f.why, f.from_server, f.to_server, f.fenced_us, f.running_us," \
+	" f.detail"
+
 #define PROTECTION_SELECT                                                                   \
 	"SELECT p.site_id, t.name, p.ending, p.wanted_server, p.interval_ms, p.timeout_ms," \
-	" p.state, p.standby_id, s.name, p.failovers, p.last_ms, p.last_why, p.last_from,"  \
-	" p.last_to, p.last_fenced_us, p.last_running_us, p.last_detail"                    \
+	" p.state, p.standby_id, s.name, p.takeover_ms, p.takeover_why, " FAILOVERS         \
 	" FROM cvm_protections p JOIN sites t ON t.id = p.site_id LEFT JOIN servers s"      \
-	" ON s.id = p.standby_id"
+	" ON s.id = p.standby_id LEFT JOIN cvm_failovers f ON f.site_id = p.site_id"
+
+/* From the columns FAILOVERS, which begin at `col`: NULL where there was none. */
+static void read_failovers(sqlite3_stmt *stmt, int col, struct failovers *past)
+{
+	*past = (struct failovers){
+		.count = store_col_u32(stmt, col),
+		.last.time_ms = sqlite3_column_int64(stmt, col + 1),
+		.last.why = (enum failover_why)sqlite3_column_int(stmt, col + 2),
+		.last.fenced_us = sqlite3_column_int64(stmt, col + 5),
+		.last.running_us = sqlite3_column_int64(stmt, col + 6),
+	};
+	store_col_text(stmt, col + 3, past->last.from, sizeof(past->last.from));
+	store_col_text(stmt, col + 4, past->last.to, sizeof(past->last.to));
+	store_col_text(stmt, col + 7, past->last.detail, sizeof(past->last.detail));
+}
+
+static int read_failovers_row(struct store *store, sqlite3_stmt *stmt, void *item)
+{
+	(void)store;
+	read_failovers(stmt, 0, item);
+	return 0;
+}
+
+int store_failovers_get(struct store *store, int64_t site_id, struct failovers *past)
+{
+	int err = store_read_one(store, read_failovers_row, past,
+		"SELECT " FAILOVERS " FROM cvm_failovers f WHERE f.site_id = ?", "i", site_id);
+	if (err == ENOENT)
+		*past = (struct failovers){.count = 0};
+	return err == ENOENT ? 0 : err;
+}
+
+int store_failovers_put(struct store *store, int64_t site_id, const struct failovers *past)
+{
+	const struct failover *last = &past->last;
+	return store_change(store,
+		"INSERT OR REPLACE INTO cvm_failovers (site_id, count, time_ms, why, from_server,"
+		" to_server, fenced_us, running_us, detail) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+		"iiiissiis", site_id, (int64_t)past->count, last->time_ms, (int64_t)last->why,
+		last->from, last->to, last->fenced_us, last->running_us, last->detail);
+}
 
 static int read_protection(struct store *store, sqlite3_stmt *stmt, void *item)
 {
@@ -100,18 +146,13 @@ static int read_protection(struct store *store, sqlite3_stmt *stmt, void *item)
 		.timeout_ms = store_col_u32(stmt, 5),
 		.state = (enum protection_state)sqlite3_column_int(stmt, 6),
 		.standby_id = sqlite3_column_int64(stmt, 7),
-		.failovers = store_col_u32(stmt, 9),
-		.last.time_ms = sqlite3_column_int64(stmt, 10),
-		.last.why = (enum failover_why)sqlite3_column_int(stmt, 11),
-		.last.fenced_us = sqlite3_column_int64(stmt, 14),
-		.last.running_us = sqlite3_column_int64(stmt, 15),
+		.takeover.time_ms = sqlite3_column_int64(stmt, 9),
+		.takeover.why = (enum failover_why)sqlite3_column_int(stmt, 10),
 	};
+	read_failovers(stmt, 11, &protection->past);
 	store_col_text(stmt, 1, protection->site, sizeof(protection->site));
 	store_col_text(stmt, 3, protection->wanted_server, sizeof(protection->wanted_server));
 	store_col_text(stmt, 8, protection->standby, sizeof(protection->standby));
-	store_col_text(stmt, 12, protection->last.from, sizeof(protection->last.from));
-	store_col_text(stmt, 13, protection->last.to, sizeof(protection->last.to));
-	store_col_text(stmt, 16, protection->last.detail, sizeof(protection->last.detail));
 	return 0;
 }
 
@@ -129,17 +170,14 @@ int store_protection_list(struct store *store, struct protection **protections, 
 
 int store_protection_put(struct store *store, const struct protection *protection)
 {
-	const struct failover *last = &protection->last;
 	return store_change(store,
 		"INSERT OR REPLACE INTO cvm_protections (site_id, ending, wanted_server,"
-		" interval_ms, timeout_ms, state, standby_id, failovers, last_ms, last_why,"
-		" last_from, last_to, last_fenced_us, last_running_us, last_detail)"
-		" VALUES (?, ?, ?, ?, ?, ?, nullif(?, 0), ?, ?, ?, ?, ?, ?, ?, ?)",
-		"iisiiiiiiissiis", protection->site_id, (int64_t)protection->ending,
+		" interval_ms, timeout_ms, state, standby_id, takeover_ms, takeover_why)"
+		" VALUES (?, ?, ?, ?, ?, ?, nullif(?, 0), ?, ?)",
+		"iisiiiiii", protection->site_id, (int64_t)protection->ending,
 		protection->wanted_server, (int64_t)protection->interval_ms,
 		(int64_t)protection->timeout_ms, (int64_t)protection->state, protection->standby_id,
-		(int64_t)protection->failovers, last->time_ms, (int64_t)last->why, last->from,
-		last->to, last->fenced_us, last->running_us, last->detail);
+		protection->takeover.time_ms, (int64_t)protection->takeover.why);
 }
 
 int store_protection_delete(struct store *store, int64_t site_id)

@@ -104,6 +104,25 @@ static const char *const migrations[] = {
 	"CREATE TABLE placements (object TEXT NOT NULL, server_id INTEGER NOT NULL"
 	" REFERENCES servers(id) ON DELETE CASCADE, time_ms INTEGER NOT NULL, why TEXT NOT NULL,"
 	" PRIMARY KEY (object, server_id)) STRICT;",
+
+	"CREATE TABLE cvm_failovers (site_id INTEGER PRIMARY KEY REFERENCES cvms(site_id)"
+	" ON DELETE CASCADE, count INTEGER NOT NULL, time_ms INTEGER NOT NULL,"
+	" why INTEGER NOT NULL, from_server TEXT NOT NULL, to_server TEXT NOT NULL,"
+	" fenced_us INTEGER NOT NULL, running_us INTEGER NOT NULL, detail TEXT NOT NULL) STRICT;"
+	"INSERT INTO cvm_failovers SELECT site_id, failovers, last_ms, last_why, last_from,"
+	" last_to, last_fenced_us, last_running_us, last_detail FROM cvm_protections"
+	" WHERE failovers > 0;"
+	"ALTER TABLE cvm_protections ADD COLUMN takeover_ms INTEGER NOT NULL DEFAULT 0;"
+	"ALTER TABLE cvm_protections ADD COLUMN takeover_why INTEGER NOT NULL DEFAULT 0;"
+	"UPDATE cvm_protections SET takeover_ms = last_ms, takeover_why = last_why;"
+	"ALTER TABLE cvm_protections DROP COLUMN failovers;"
+	"ALTER TABLE cvm_protections DROP COLUMN last_ms;"
+	"ALTER TABLE cvm_protections DROP COLUMN last_why;"
+	"ALTER TABLE cvm_protections DROP COLUMN last_from;"
+	"ALTER TABLE cvm_protections DROP COLUMN last_to;"
+	"ALTER TABLE cvm_protections DROP COLUMN last_fenced_us;"
+	"ALTER TABLE cvm_protections DROP COLUMN last_running_us;"
+	"ALTER TABLE cvm_protections DROP COLUMN last_detail;",
 };
 
 #define SCHEMA_VERSION ((int)(sizeof(migrations) / sizeof(migrations[0])))

@@ -56,5 +56,5 @@ bench-hostd: $(B)/edgeplex-hostd $(LIBWP) image ## Move VMs between two hostds: 
 	B=$(B) $(PYTHON) tests/hostd/bench.py
 
 .PHONY: bench-checkpoint
-bench-checkpoint: $(B)/edgeplex-hostd $(LIBWP) $(B)/tests/hostd/guest_load image ## Protect a CVM under BGP load at intervals of 25 to 1000 ms (BENCH="--routes 100000 --memory 512")
+bench-checkpoint: $(B)/edgeplex-hostd $(LIBWP) $(B)/tests/hostd/guest_load image ## Protect a CVM under BGP load at intervals of 25 to 1000 ms (BENCH="--routes 100000 --memory 512", or "--scale": of several sizes)
 	B=$(B) $(PYTHON) tests/hostd/bench_checkpoint.py $(BENCH)

@@ -233,7 +233,7 @@ class ServerDeath(Unplugged):
     def __init__(self, site, where):
         super().__init__(site, where)
         self._daemons = [f"{where.name}-{name}" for name in ("libvirtd", "hostd")]
-        self._pids = _programs(where, *PROGRAMS)
+        self._pids = programs(where, *PROGRAMS)
 
     def _strike(self):
         os.kill(self._relay, signal.SIGSTOP)
@@ -244,13 +244,13 @@ class ServerDeath(Unplugged):
                 os.kill(pid, signal.SIGKILL)
         host.ask({"do": "kill", "names": self._daemons})  # so that they stay dead
         # What was started since we looked.
-        lab.end_processes(lambda: _programs(self.where, *PROGRAMS))
+        lab.end_processes(lambda: programs(self.where, *PROGRAMS))
 
     def _repair(self):
         boot(self.where, self._links)
 
 
-def _programs(where, *names):
+def programs(where, *names):
     """The pids of a server's processes whose program has one of these in its name; hostd's guard is one
     that nobody lists."""
     namespace, found = os.stat(f"{lab.NETNS_DIR}/{where.ns}").st_ino, []
@@ -282,7 +282,7 @@ def boot(where, links):
     host.ask({"do": "kill", "names": names})
     lab.wait_until(lambda: all(host.daemons()[name]["pid"] is None for name in names), 20,
                    f"the daemons of {where.name} have ended")
-    lab.wait_until(lambda: not _programs(where, *PROGRAMS), 20, f"the VMs of {where.name} have ended")
+    lab.wait_until(lambda: not programs(where, *PROGRAMS), 20, f"the VMs of {where.name} have ended")
     holder = host.daemon_pid(where.name)
     host.run(None, ["nsenter", f"--target={holder}", "--mount", "find", "/run/edgeplex/ram",
                     "-mindepth", "1", "-delete"])

@@ -258,6 +258,15 @@ def link(ns1, if1, ns2, if2, mtu):
                  f" ip link set dev {name} up"])
 
 
+def link_server(site, server):
+    """A server's trunk, and its link to the site's management network."""
+    link(site.ns, server.trunk, server.ns, "trunk", topo.BACKBONE_MTU)
+    link(site.management_ns, server.name, server.ns, "management", 1500)
+    run(site.management_ns, ["ip", "link", "set", "dev", server.name, "master", "servers"])
+    run(server.ns, ["ip", "addr", "add", f"{server.address}/{topo.MANAGEMENT_BITS}",
+                    "dev", "management"])
+
+
 def make_links():
     """Customer links, core links, trunks and management networks."""
     for site in topo.SITES:
@@ -265,11 +274,7 @@ def make_links():
         link(topo.P_NS, f"pe-{site.name}", topo.CORE_NS, f"pe-{site.name}", topo.BACKBONE_MTU)
         run(site.management_ns, ["ip", "link", "add", "name", "servers", "up", "type", "bridge"])
         for server in site.servers:
-            link(site.ns, server.trunk, server.ns, "trunk", topo.BACKBONE_MTU)
-            link(site.management_ns, server.name, server.ns, "management", 1500)
-            run(site.management_ns, ["ip", "link", "set", "dev", server.name, "master", "servers"])
-            run(server.ns, ["ip", "addr", "add", f"{server.address}/{topo.MANAGEMENT_BITS}",
-                            "dev", "management"])
+            link_server(site, server)
         for edge in topo.CES:
             if edge.site == site.name:
                 link(site.ns, edge.switch_port, edge.ns, "pe", 1500)

@@ -41,7 +41,7 @@ def wait_state(site, wanted, limit_s=60, after=0, interval_s=0.2):
 
 def failovers(site):
     """How many there have been, by the controller's books: they can be read at any time."""
-    rows = moves.database("SELECT p.failovers FROM cvm_protections p JOIN sites s ON s.id = p.site_id"
+    rows = moves.database("SELECT f.count FROM cvm_failovers f JOIN sites s ON s.id = f.site_id"
                           " WHERE s.name = ?", site.name)
     return rows[0][0] if rows else 0
 

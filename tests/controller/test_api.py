@@ -818,3 +818,36 @@ def test_an_old_database_is_taken_over():
         # Once more: nothing is left to be taken over.
         api.start()
         assert api("GET", "/v1/servers/a-left").body["hostd"] is None
+
+
+def test_failovers_are_taken_over():
+    """From a database whose protections had them, while a standby was taking over."""
+    with Lab("older") as lab:
+        api = Daemon(lab, start=False)
+        os.mkdir(api.state)
+        with open(f"{HERE}/data/schema-1.sql", encoding="utf-8") as file:
+            api.seed(file.read())
+        api.start()
+        assert api.stop(signal.SIGTERM) == 0
+        api.seed("""DROP TABLE cvm_failovers; DROP TABLE cvm_protections;
+            CREATE TABLE cvm_protections (site_id INTEGER PRIMARY KEY REFERENCES cvms(site_id)
+             ON DELETE CASCADE, ending INTEGER NOT NULL, wanted_server TEXT NOT NULL,
+             interval_ms INTEGER NOT NULL, timeout_ms INTEGER NOT NULL, state INTEGER NOT NULL,
+             standby_id INTEGER REFERENCES servers(id), failovers INTEGER NOT NULL,
+             last_ms INTEGER NOT NULL, last_why INTEGER NOT NULL, last_from TEXT NOT NULL,
+             last_to TEXT NOT NULL, last_fenced_us INTEGER NOT NULL,
+             last_running_us INTEGER NOT NULL, last_detail TEXT NOT NULL) STRICT;
+            INSERT INTO servers SELECT 2, 'a-right', site_id, 'qemu:///other', bridge, 'trunk-right',
+             memory_mib, hostd, drained FROM servers;
+            INSERT INTO cvms VALUES (1, 1, 1, '00000000-0000-4000-8000-000000000001', 100, 101,
+             '100.64.1.1', 1, 0, 0, NULL);
+            INSERT INTO cvm_protections VALUES (1, 0, '', 100, 1000, 0, NULL, 3, 1000, 4, 'a-right',
+             'a-left', 2500, 68210, 'how it went');
+            PRAGMA user_version = 7;""")
+        last = {"time": "1970-01-01T00:00:01.000Z", "from": "a-right", "to": "a-left", "why": "trunk-down",
+                "noticed_to_running_us": 68210, "fenced_us": 2500, "detail": "how it went"}
+        api.start()
+        found = api("GET", "/v1/cvms/a").body
+        assert (found["failovers"], found["last_failover"]) == (3, last)
+        assert found["protection"]["failovers"] == 3 and found["protection"]["last_failover"] == last
+        assert 'edgeplex_cvm_failovers_total{site="a"} 3' in api("GET", "/metrics").body.splitlines()

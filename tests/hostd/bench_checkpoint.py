@@ -6,6 +6,9 @@ under BGP updates (--load bgp), or a VM with a program in it that writes to its 
 bgp: what of the epochs' bytes and of the pauses is what, and how long an update took on its way through
 the CVM, beside the same without protection, before and after. Tables are compared with the article's
 (Han et al., IEEE Communications Magazine 2017, Table 1: a CVM under 200 BGP updates/s).
+
+--scale: bgp with CVMs of several sizes and so many routes, at one interval, as one table; each row is of a CVM
+of its own.
 """
 
 import argparse
@@ -25,6 +28,9 @@ from protectlab import Protected  # noqa: E402  pylint: disable=wrong-import-pos
 INTERVALS_MS = [25, 50, 100, 200, 500, 1000]
 ARTICLE = {100: 74.7, 200: 39.6, 500: 33.2, 1000: 36.6}  # MB/s
 PAGES = {"idle": (0, 0), "4000 pages/s, 64 bytes each": (4000, 64), "4000 pages/s, whole": (4000, 4096)}
+SCALE = "256:10000,512:100000,1024:500000"  # MiB:routes
+SCALE_MS = 100  # interval
+FILL_S = 900  # for the routes to be there
 TIMEOUT_MS = 10000  # of an epoch: a benchmark of a busy machine isn't to end unprotected
 
 
@@ -199,10 +205,76 @@ def bench_bgp(lab, args):
     return rows
 
 
+# ---- CVMs of several sizes -------------------------------------------------------------------
+
+SCALE_HEAD = ("   CVM MiB   routes  there after   cvmd RSS  available   protected after   MB sent    MB/s  pages  "
+              "kB/epoch   pause mean   p99    max  (stop  copy  state  go on)   commit mean    p99   "
+              "update p50 (unprotected)    p99   CPU: hostd here, there, CVM")
+
+
+def guest_memory(pair):
+    """(cvmd's resident, the guest's available) memory, in MiB."""
+    cvmd = next(p for p in pair.primary.ask("guest.processes", 10) if p["name"] == "cvmd")
+    return cvmd["rss_kib"] / 1024, pair.primary.ask("guest.info", 10)["memory"]["available_kib"] / 1024
+
+
+def scale_row(lab, args, memory, routes):
+    """One CVM."""
+    pair = ProtectedCvm(lab, memory * 1024 + 8)
+    try:
+        row = {"load": "bgp", "memory_mib": memory, "routes": routes}
+        begin = time.monotonic()
+        pair.fill(routes, FILL_S)
+        row["fill_s"] = time.monotonic() - begin
+        with Feed(pair.to_core, pair.pvm, args.updates / 2), Feed(pair.to_pvm, pair.core, args.updates / 2):
+            row["unprotected_ms"] = bgp_row(pair, None, args.seconds)["delay_ms"]
+            begin = time.monotonic()
+            pair.protect(timeout_ms=TIMEOUT_MS, limit_s=180)
+            row["protected_s"], row["sent"] = time.monotonic() - begin, pair.status()["bytes"]
+            row |= bgp_row(pair, SCALE_MS, args.seconds)
+        row["rss_mib"], row["available_mib"] = guest_memory(pair)
+        return row
+    finally:
+        pair.close()
+
+
+def print_scale(row):
+    """A row of the table."""
+    (pause, commit), delay, cpu = figures(row, "pause_us", "commit_us"), row["delay_ms"], row["cpu"]
+    parts = [row["pause_parts_us"][name] / 1000 for name in ("stop", "copy", "state", "resume")]
+    print(f"  {row['memory_mib']:8} {row['routes']:8} {row['fill_s']:10.1f} s {row['rss_mib']:10.0f} "
+          f"{row['available_mib']:10.0f} {row['protected_s']:15.1f} s {row['sent'] / 1e6:9.1f} "
+          f"{row['bytes_per_s'] / 1e6:7.2f} {row['pages_per_epoch']:6.0f} {row['bytes_per_epoch'] / 1e3:9.1f} "
+          f"{pause[0]:12.1f} {pause[1]:6.1f} {pause[2]:6.1f}  ({parts[0]:4.1f} {parts[1]:5.1f} {parts[2]:6.1f} "
+          f"{parts[3]:6.1f})   {commit[0]:11.1f} {commit[1]:6.1f} {delay['p50']:12.1f} "
+          f"({row['unprotected_ms']['p50']:.1f}) {delay['p99']:16.1f}   {cpu['here']:9.1f} % {cpu['there']:5.1f} % "
+          f"{cpu['vm']:5.1f} %", flush=True)
+
+
+def bench_scale(args):
+    """Each row has a lab of its own: nothing of the one before is left."""
+    rows = []
+    print(f"{args.updates} updates/s, an epoch every {SCALE_MS} ms\n{SCALE_HEAD}")
+    for memory, routes in args.scale:
+        try:
+            with Lab("bench-protect") as lab:
+                rows.append(scale_row(lab, args, memory, routes))
+        except (AssertionError, TimeoutError) as error:
+            # Mostly it is too small: its kernel ended cvmd, or it never came to an end.
+            rows.append({"memory_mib": memory, "routes": routes, "error": str(error)})
+            print(f"  {memory:8} {routes:8} doesn't do: {error}", flush=True)
+        else:
+            print_scale(rows[-1])
+    return rows
+
+
 def main():
-    """Prints the tables, and keeps the figures."""
+    """Prints the tables, and keeps the figures. Ends with 1 if a CVM was too small."""
     def numbers(text):
         return [int(word) for word in text.split(",") if word]
+
+    def sizes(text):
+        return [tuple(map(int, word.split(":"))) for word in text.split(",")]
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--load", choices=("bgp", "pages"), default="bgp")
@@ -212,18 +284,25 @@ def main():
     parser.add_argument("--updates", type=int, default=200, help="a second, half of them each way (200)")
     parser.add_argument("--memory", type=int, default=256, help="of the CVM, in MiB (256)")
     parser.add_argument("--routes", type=int, default=10000, help="in its table besides (10000)")
+    parser.add_argument("--scale", type=sizes, nargs="?", const=sizes(SCALE), metavar="MIB:ROUTES,...",
+                        help=f"CVMs of these sizes instead ({SCALE})")
     parser.add_argument("--out", default=f"{BUILD}/bench")
     args = parser.parse_args()
     print(f"load of the machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs; {args.seconds:.0f} s each row; "
           "pause: the VM stands still; commit: from the stop to the acknowledgement; ms\n")
-    with Lab("bench-protect") as lab:
-        rows = (bench_bgp if args.load == "bgp" else bench_pages)(lab, args)
+    if args.scale:
+        rows, name = bench_scale(args), "scale"
+    else:
+        with Lab("bench-protect") as lab:
+            rows = (bench_bgp if args.load == "bgp" else bench_pages)(lab, args)
+        name = f"{args.load}-{args.memory}-{args.routes}"
     os.makedirs(args.out, exist_ok=True)
-    path = f"{args.out}/checkpoint-{args.load}-{args.memory}-{args.routes}.json"
+    path = f"{args.out}/checkpoint-{name}.json"
     with open(path, "w", encoding="utf-8") as file:
         json.dump({"arguments": vars(args), "rows": rows}, file, indent=1)
     print(f"written: {path}")
+    return 1 if any("error" in row for row in rows) else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
