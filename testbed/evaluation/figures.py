@@ -1,22 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The report's drawings, each as PNG and SVG."""
 
-import os
-
-# Where it may write its cache, also when there is no home.
-os.environ.setdefault("MPLCONFIGDIR", "/tmp/edgeplex-matplotlib")
-
-import matplotlib  # noqa: E402  pylint: disable=wrong-import-position
-
-matplotlib.use("Agg")
-from matplotlib import pyplot  # noqa: E402  pylint: disable=wrong-import-position
+from bed.plots import pyplot
 
 OURS, OLD, ARTICLE, QUIET = "#1b6ca8", "#d1802b", "#a33b3b", "#777777"
 
 
 def _save(figure, out, name):
-    for kind in ("png", "svg"):
-        figure.savefig(f"{out}/{name}.{kind}", dpi=110)
+    figure.savefig(f"{out}/{name}.png", dpi=110)
+    figure.savefig(f"{out}/{name}.svg", metadata={"Date": None})
     pyplot.close(figure)
 
 

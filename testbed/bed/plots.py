@@ -1,0 +1,13 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""matplotlib for programs without a display; what it caches is gone with them."""
+
+import os
+import tempfile
+
+_CACHE = tempfile.TemporaryDirectory(prefix="edgeplex-matplotlib-")  # pylint: disable=consider-using-with
+os.environ.setdefault("MPLCONFIGDIR", _CACHE.name)
+
+import matplotlib  # noqa: E402  pylint: disable=wrong-import-position
+
+matplotlib.use("Agg")
+from matplotlib import pyplot  # noqa: E402,F401  pylint: disable=wrong-import-position,unused-import
