@@ -8,8 +8,8 @@ import signal
 import time
 from contextlib import ExitStack
 
-from bed import bgpload, checks, controller, failures, host, measure, moves, oldways, protection
-from bed import remotepe, server, sessions, wire
+from bed import bgpload, checks, controller, failures, healing, host, measure, moves, oldways
+from bed import protection, remotepe, server, sessions, wire
 from bed import topology as topo
 from lib.lab import wait_until
 
@@ -22,6 +22,7 @@ INTERVALS_MS = (100, 200, 500, 1000)
 UPDATES_PER_S = 200
 PROTECTED_S = 180
 QUIET_S = 3
+SPARES = 2  # one on either server, so that whatever dies there is one
 HEALED_S = 45  # the viewer must have a picture again by itself; otherwise what was broken is mended
 
 
@@ -202,7 +203,8 @@ class LiveMigration(Moves):
 
 
 class Failures(Experiment):
-    """CVM, PVM or server killed; the CVM is protected all the time, at 100 ms."""
+    """CVM, PVM or server killed. The CVM is protected all the time, at 100 ms, and there are spares; red's PVM
+    isn't on the server that is killed: its customer is a bystander."""
 
     name, title = "failures", "Experiment 3: failures"
     variants = ("CVM killed", "PVM killed", "left server killed")
@@ -212,9 +214,16 @@ class Failures(Experiment):
         self._scene = None
 
     def _prepare(self, stack):
-        self._scene = stack.enter_context(scenes.Scene(on_testbed()))
+        bystander = scenes.BACKGROUND[0]
+        if moves.server_of(bystander.name) is LEFT:
+            measure.migrate(bystander, RIGHT.name)
+        spares = controller.query("site", "show", SITE.name)["spares"]
+        stack.callback(lambda: controller.cli("site", "set", SITE.name, "--spares", spares))
+        controller.cli("site", "set", SITE.name, "--spares", max(spares, SPARES))
         stack.callback(lambda: controller.cli("cvm", "unprotect", SITE.name))
         protect(INTERVALS_MS[0])
+        wait_spares()
+        self._scene = stack.enter_context(scenes.Scene(on_testbed()))
 
     @staticmethod
     def _failure(variant):
@@ -238,6 +247,7 @@ class Failures(Experiment):
         """One failure, and all whole again."""
         if variant == "left server killed" and moves.server_of(CLIENT.name) is not LEFT:
             measure.migrate(CLIENT, LEFT.name)
+        wait_spares()
         before_state = protection.wait_state(SITE, "protected", PROTECTED_S)
         scenes.whole()
         self._scene.flowing()
@@ -245,7 +255,8 @@ class Failures(Experiment):
         at_server = {"pvm": moves.server_of(CLIENT.name).name, "cvm": before_state["server"]}
         quiet = self._scene.quiet(QUIET_S)
         strike, mend = self._failure(variant)
-        with scenes.FarRoutes(scenes.SOURCE, CLIENT.prefix4) as routes:
+        since = healing.newest_event()
+        with scenes.far_routes(scenes.SOURCE, CLIENT.prefix4) as withdrawn:
             at_ns = time.time_ns()
             strike()
             try:
@@ -258,26 +269,27 @@ class Failures(Experiment):
             until_ns = time.time_ns()
             scenes.whole(240)
             after = protection.wait_state(SITE, "protected", PROTECTED_S)
+            wait_spares()
             whole_s = (time.time_ns() - at_ns) / 1e9
             self._scene.flowing()
+            far_withdrawn = withdrawn()
         seen = self._scene.window(at_ns - 500_000_000, until_ns)
         resets = scenes.reset_sessions(before, at_mend)
         far = [name for name in resets if name.startswith(scenes.SOURCE.name)]
         core = [name for name in resets if name.startswith("core: ")]
         near = [name for name in resets if name.startswith(CLIENT.name)]
         return {"pvm_on": at_server["pvm"], "cvm_on": at_server["cvm"], "healed": int(healed),
-                "outage_ms": seen["video"]["gap_ms"], "whole_s": whole_s,
+                **told_of(since), "outage_ms": seen["video"]["gap_ms"], "whole_s": whole_s,
                 "failovers": after["failovers"] - before_state["failovers"],
                 "near_resets": len(near), "far_resets": len(far),
                 "core_resets": len(core), "other_resets": len(resets) - len(near) - len(far) - len(core),
-                "far_withdrawn": routes.withdrawn,
+                "far_withdrawn": far_withdrawn,
                 **row_of(seen), **row_of(quiet, "quiet_")}
 
     def _flows_again(self, at_ns):
         """Waits until the viewer has packets and a picture for a second without a break, and returns whether
         that happened without help."""
         def there():
-            self._scene.video.settled(at_ns)
             now = time.time_ns()
             if now - at_ns < 3_000_000_000:
                 return False
@@ -288,6 +300,24 @@ class Failures(Experiment):
         except TimeoutError:
             return False
         return True
+
+
+def wait_spares():
+    """Waits until the site's spares are ready, on more than one server."""
+    def there():
+        spares = healing.spares(SITE)
+        return {s["state"] for s in spares} == {"ready"} and len({s["server"] for s in spares}) > 1
+    wait_until(there, PROTECTED_S, f"spares of site {SITE.name} are ready on two servers", 0.3)
+
+
+def told_of(since):
+    """What the controller told of Client1's PVM since an event: did a spare take over, and after how many ms
+    it served again; nothing when it wasn't lost."""
+    stories = [healing.STORY.search(text) for text in healing.events_since(since, f"port/{CLIENT.name}")]
+    stories = [story for story in stories if story]
+    if not stories:
+        return {"spare": None, "serving_ms": None}
+    return {"spare": int(bool(stories[0]["spare"])), "serving_ms": float(stories[0]["serving"])}
 
 
 def kill(domain, where):

@@ -5,9 +5,9 @@ between A and C; and somebody at B watches a video from elsewhere. The last two 
 
 import select
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 
-from bed import checks, corehost, host, probes, sessions, video
+from bed import checks, corehost, probes, sessions, video
 from bed import topology as topo
 
 CLIENT, SOURCE = topo.ce("green-a"), topo.ce("green-b")
@@ -97,38 +97,15 @@ def reset_sessions(before, after):
                    for text in sessions.resets(before, after)})
 
 
-class FarRoutes:
-    """What the far customer edge's kernel was told of the client's prefix, while a `with` block lasts."""
-
-    def __init__(self, edge, prefix):
-        self._edge, self._prefix = edge, prefix
-        self._process = self._child = None
-        self.events = []  # texts: "gone", "there"
-
-    def __enter__(self):
-        self._process = checks.process(self._edge.ns, ["ip", "-ts", "monitor", "route"])
-        self._child = self._process.__enter__()
-        return self
-
-    def __exit__(self, *exc):
-        self._child.kill()
-        out = self._child.stdout.read() if exc[0] is None else ""
-        self._process.__exit__(*exc)
-        for line in out.splitlines():
-            words = line.split()
-            if self._prefix in words:
-                self.events.append("gone" if "Deleted" in words else "there")
-
-    @property
-    def withdrawn(self):
-        """How often it was withdrawn."""
-        return self.events.count("gone")
+@contextmanager
+def far_routes(edge, prefix):
+    """What a far customer edge's kernel is told of a prefix while a block lasts: gives a function that returns
+    how often it was withdrawn so far."""
+    with checks.route_monitor(edge.ns) as told:
+        yield lambda: sum("Deleted" in words and prefix in words for words in map(str.split, told().splitlines()))
 
 
 def whole(limit_s=180):
     """Waits until all customer edges have sessions and routes."""
     checks.wait_established(limit_s=limit_s)
     checks.wait_routes(limit_s=limit_s)
-
-
-__all__ = ["Scene", "FarRoutes", "all_sessions", "reset_sessions", "pause", "whole", "host"]
