@@ -31,10 +31,14 @@ def on_testbed():
     return host.is_up()
 
 
+def uuid_of(role, name):
+    """The UUID of a port's PVM ("pvm"), or a site's CVM ("cvm")."""
+    return controller.query(role, "show", name)["vm"]["uuid"]
+
+
 def accel():
     """How VMs run here: libvirt's type of a domain."""
-    where = moves.server_of(CLIENT.name)
-    out = server.virsh(where, "dumpxml", f"pvm-{CLIENT.name}")
+    out = server.virsh(moves.server_of(CLIENT.name), "dumpxml", uuid_of("pvm", CLIENT.name))
     return re.search(r"<domain type='(\w+)'", out)[1]
 
 
@@ -230,10 +234,10 @@ class Failures(Experiment):
         """(what strikes, what mends) of it; on real servers the inventory says how a server dies."""
         if variant == "PVM killed":
             where = moves.server_of(CLIENT.name)
-            return lambda: kill(f"pvm-{CLIENT.name}", where), lambda: None
+            return lambda: kill("pvm", CLIENT.name, where), lambda: None
         if variant == "CVM killed":
             where, _ = protection.sides(SITE)
-            return lambda: kill(f"cvm-{SITE.name}", where), lambda: None
+            return lambda: kill("cvm", SITE.name, where), lambda: None
         if "power_off" in LEFT.given:
             return (lambda: host.run(None, LEFT.given["power_off"]),
                     lambda: host.run(None, LEFT.given["power_on"], limit_s=600))
@@ -320,13 +324,14 @@ def told_of(since):
     return {"spare": int(bool(stories[0]["spare"])), "serving_ms": float(stories[0]["serving"])}
 
 
-def kill(domain, where):
-    """kill -9 of a VM's QEMU; libvirt has written down its pid."""
+def kill(role, name, where):
+    """kill -9 of the QEMU of a port's PVM or a site's CVM. On real servers libvirt has written down its pid,
+    by the domain's name, which says nothing of the port when the VM was a spare."""
     if on_testbed():
-        role, _, name = domain.partition("-")
         os.kill(moves.qemu(name, where, role), signal.SIGKILL)
-    else:
-        host.run(where.ns, ["sh", "-c", f"kill -9 $(cat /run/libvirt/qemu/{domain}.pid)"])
+        return
+    domain = server.virsh(where, "domname", uuid_of(role, name)).strip()
+    host.run(where.ns, ["sh", "-c", f"kill -9 $(cat /run/libvirt/qemu/{domain}.pid)"])
 
 
 # ---- other people's gear --------------------------------------------------------------------
