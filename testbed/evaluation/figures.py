@@ -41,14 +41,20 @@ def checkpoints(rows, article, out):
     _save(figure, out, "checkpoints")
 
 
-def moves(sides, panels, out):
-    """A panel for each figure [(name, title, what it is without a move or None)]; `sides`: {label: rows}."""
+def moves(sides, panels, article, out):
+    """A panel for each figure [(name, title, what it is without a move or None)]; `sides`: {label: rows};
+    `article`: {label: ("<" or ">", what the first panel's figure was there)}."""
     figure, grid = pyplot.subplots(2, (len(panels) + 1) // 2, figsize=(12, 7.5))
     for axes, (name, title, quiet) in zip(grid.flat, panels):
         for place, ((label, rows), color) in enumerate(zip(sides.items(), (OURS, OLD))):
             values = [r[name] for r in rows if r.get(name) is not None]
             if values:
                 _points(axes, place, values, color, floor=0.5)
+            if name == panels[0][0]:
+                sign, bound = article[label]
+                axes.plot([place + 0.3], [bound], "v" if sign == "<" else "^", color=ARTICLE)
+                axes.annotate(f"the article: {sign} {bound}", (place + 0.25, bound), fontsize=8, color=ARTICLE,
+                              ha="right", va="bottom")
             before = [r[quiet] for r in rows if quiet and r.get(quiet) is not None]
             if before:
                 axes.plot([place - 0.3, place + 0.3], [max(max(before), 0.5)] * 2, color=QUIET, linestyle=":")
