@@ -135,6 +135,7 @@ class Video:
         self.source, self.viewer, self.name, self.port = source, viewer, name, port
         self._clip, self._path = f"{DIR}/clip.ts", f"{DIR}/{name}.txt"
         self._sender = self._receiver = None
+        self._far_clip = None  # where it was copied to, when the source is elsewhere
         self._at = 0  # of the file: so much was read
         self._rest = ""
         self.packets, self.shown = Packets(), []
@@ -147,7 +148,7 @@ class Video:
                 os.replace(f"{self._clip}.new.ts", self._clip)
             clip = self._clip
             if host.files_at(self.source.ns):
-                clip = "/tmp/edgeplex-clip.ts"
+                clip = self._far_clip = f"/tmp/edgeplex-{self.name}.ts"
                 make = f"cat >{clip}"
                 with open(self._clip, "rb") as file:
                     subprocess.run(host.at(self.source.ns, ["sh", "-c", make]), stdin=file, check=True,
@@ -187,6 +188,8 @@ class Video:
             self._receiver.stdin.close()
             _wait(self._receiver)
         self._sender = self._receiver = None
+        if self._far_clip:
+            host.run(self.source.ns, ["rm", "-f", self._far_clip], check=False)
         if ended and check:
             raise host.TestbedError("; ".join(ended))
 
