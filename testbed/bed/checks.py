@@ -142,7 +142,35 @@ def capture(ns, expression, interface="pe"):
         yield seen
 
 
-# ---- withdrawal ----------------------------------------------------------------------------
+# ---- routes that come and go ---------------------------------------------------------------
+
+
+@contextmanager
+def route_monitor(ns, family="-4"):
+    """What the kernel tells of routes that come and go, from the beginning of a block on: gives a function that
+    returns all of it so far, a line for each change with its time."""
+    with process(ns, ["ip", family, "-o", "-ts", "monitor", "route"]) as monitor:
+        os.set_blocking(monitor.stdout.fileno(), False)
+        seen = []
+
+        def told():
+            try:
+                while data := os.read(monitor.stdout.fileno(), 65536):
+                    seen.append(data.decode(errors="replace"))
+            except BlockingIOError:
+                pass
+            return "".join(seen)
+
+        # It listens once it reports a change that we make ourselves.
+        marker = "198.18.0.0/32" if family == "-4" else "2001:db8:ffff::/128"
+
+        def ready():
+            host.run(ns, ["ip", family, "route", "replace", "blackhole", marker])
+            host.run(ns, ["ip", family, "route", "del", "blackhole", marker])
+            return "Deleted blackhole" in told()
+
+        wait_until(ready, 10, "ip monitor listens")
+        yield told
 
 
 def withdrawal_ms(near, far_edge, version):
@@ -151,30 +179,11 @@ def withdrawal_ms(near, far_edge, version):
     prefix = customer.probe(near, version)
     customer.birdc(near, f"enable probe{version}")
     wait_route(far_edge, prefix)
-    family = "-6" if version == 6 else "-4"
-    with process(far_edge.ns, ["ip", family, "-o", "-ts", "monitor", "route"]) as monitor:
-        os.set_blocking(monitor.stdout.fileno(), False)
-        seen = ""
-
-        def lost():
-            nonlocal seen
-            seen += monitor.stdout.read() or ""
-            return re.search(rf"\[([^]]+)\] *Deleted {re.escape(prefix)} ", seen)
-
-        # The monitor is ready once it reports a change that we make ourselves.
-        marker = "198.18.0.0/32" if version == 4 else "2001:db8:ffff::/128"
-
-        def ready():
-            nonlocal seen
-            host.run(far_edge.ns, ["ip", family, "route", "replace", "blackhole", marker])
-            host.run(far_edge.ns, ["ip", family, "route", "del", "blackhole", marker])
-            seen += monitor.stdout.read() or ""
-            return "Deleted blackhole" in seen
-
-        wait_until(ready, 10, "ip monitor listens")
+    with route_monitor(far_edge.ns, "-6" if version == 6 else "-4") as told:
         start = time.time()
         customer.birdc(near, f"disable probe{version}")
-        match = wait_until(lost, 60, f"{prefix} is withdrawn at {far_edge.name}", 0.005)
+        match = wait_until(lambda: re.search(rf"\[([^]]+)\] *Deleted {re.escape(prefix)} ", told()), 60,
+                           f"{prefix} is withdrawn at {far_edge.name}", 0.005)
     return (datetime.fromisoformat(match.group(1)).timestamp() - start) * 1000
 
 

@@ -39,13 +39,18 @@ def _link(far):
     return f"host-{far.customer}"
 
 
+def _via(nears):
+    """(number, site) of the provider edge router that hosts seem to be behind: none of the customer edges' own."""
+    return next((n, s) for n, s in enumerate(topo.SITES, 1) if s.name not in {near.site for near in nears})
+
+
 def _flows(nears, fars):
-    """What the P router does besides, for the hosts and the customer edges `nears` of one site."""
-    site = nears[0].site
-    number = next(n for n, s in enumerate(topo.SITES, 1) if s.name == site)
-    other, via = next((n, s) for n, s in enumerate(topo.SITES, 1) if s.name != site)
+    """What the P router does besides, for the hosts and the customer edges `nears`."""
+    other, via = _via(nears)
+    numbers = {s.name: n for n, s in enumerate(topo.SITES, 1)}
     flows = [f"table=0,priority=40,in_port=link-{site},mpls,mpls_label={via.transport_label},"
-             f"mpls_bos=0 actions=dec_mpls_ttl,pop_mpls:0x8847,resubmit(,{LABEL_TABLE})"]
+             f"mpls_bos=0 actions=dec_mpls_ttl,pop_mpls:0x8847,resubmit(,{LABEL_TABLE})"
+             for site in sorted({near.site for near in nears})]
     flows += [f"table={LABEL_TABLE},priority=10,mpls,mpls_label={label},mpls_bos=1"
               f" actions=pop_mpls:{kind},set_field:{GATEWAY_MAC}->eth_src,"
               f"set_field:{MAC}->eth_dst,output:{_link(far)}"
@@ -55,7 +60,7 @@ def _flows(nears, fars):
     flows.append(f"table={LABEL_TABLE},priority=0,mpls actions=set_field:{core.mac(other)}->eth_src,"
                  f"set_field:{other}->reg0,resubmit(,{core.PE_TABLE})")
     for near in nears:
-        label = controller.query("port", "show", near.name)["label"]
+        label, number = controller.query("port", "show", near.name)["label"], numbers[near.site]
         link = _link(topo.core_host(near.customer))
         flows += [f"table=0,priority=30,in_port={link},{match}"
                   f" actions=push_mpls:0x8847,set_field:{label}->mpls_label,"
@@ -87,12 +92,12 @@ def _own(far):
 
 @contextmanager
 def attached(*nears):
-    """The host for the length of a block; the customer edges `nears` of one site have routes to it,
-    and it to them. With customer edges of several customers: each customer's host, and what the block
-    is given is that of the first."""
+    """The host for the length of a block; the customer edges `nears` have routes to it, and it to them. There
+    must be a site where none of them is. With customer edges of several customers: each customer's host, and
+    what the block is given is that of the first."""
     fars = [topo.core_host(customer) for customer in dict.fromkeys(n.customer for n in nears)]
     own = {prefix: _own(far) for far in fars for prefix in (far.prefix4, far.prefix6)}
-    via = next(site for site in topo.SITES if site.name != nears[0].site)
+    _, via = _via(nears)
     speaker = bgpload.Speaker("speaker-host", topo.SPEAKERS_NS, {
         "who": "core", "rate": 1, "local_asn": topo.PROVIDER_ASN, "router_id": SPEAKER,
         "next_hop4": via.pe_address, "next_hop6": f"::ffff:{via.pe_address}",

@@ -1,15 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Drawings of what the benchmarks measured."""
 
-import os
-
-# Where it may write its cache, also when there is no home.
-os.environ.setdefault("MPLCONFIGDIR", "/tmp/edgeplex-matplotlib")
-
-import matplotlib  # noqa: E402  pylint: disable=wrong-import-position
-
-matplotlib.use("Agg")
-from matplotlib import pyplot  # noqa: E402  pylint: disable=wrong-import-position
+from bed.plots import pyplot
 
 COLORS = {"edgeplex": "#1b6ca8", "live": "#d1802b", "restart": "#a33b3b", "quiet": "#777777"}
 

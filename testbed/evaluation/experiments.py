@@ -8,8 +8,8 @@ import signal
 import time
 from contextlib import ExitStack
 
-from bed import bgpload, checks, controller, failures, host, measure, moves, oldways, protection
-from bed import remotepe, server, sessions, wire
+from bed import bgpload, checks, controller, failures, healing, host, measure, moves, oldways
+from bed import protection, remotepe, server, sessions, wire
 from bed import topology as topo
 from lib.lab import wait_until
 
@@ -22,6 +22,7 @@ INTERVALS_MS = (100, 200, 500, 1000)
 UPDATES_PER_S = 200
 PROTECTED_S = 180
 QUIET_S = 3
+SPARES = 2  # one on either server, so that whatever dies there is one
 HEALED_S = 45  # the viewer must have a picture again by itself; otherwise what was broken is mended
 
 
@@ -30,10 +31,14 @@ def on_testbed():
     return host.is_up()
 
 
+def uuid_of(role, name):
+    """The UUID of a port's PVM ("pvm"), or a site's CVM ("cvm")."""
+    return controller.query(role, "show", name)["vm"]["uuid"]
+
+
 def accel():
     """How VMs run here: libvirt's type of a domain."""
-    where = moves.server_of(CLIENT.name)
-    out = server.virsh(where, "dumpxml", f"pvm-{CLIENT.name}")
+    out = server.virsh(moves.server_of(CLIENT.name), "dumpxml", uuid_of("pvm", CLIENT.name))
     return re.search(r"<domain type='(\w+)'", out)[1]
 
 
@@ -81,6 +86,7 @@ class Checkpoints(Experiment):
     def _prepare(self, stack):
         stack.callback(lambda: controller.cli("cvm", "unprotect", SITE.name))
         protect(INTERVALS_MS[-1])
+        stack.enter_context(measure.sites_away([site for site in topo.SITES if site is not SITE]))
         # Half of the updates from each side.
         self._load = stack.enter_context(bgpload.Load(CLIENT, UPDATES_PER_S / 2))
         self._load.run()
@@ -149,7 +155,10 @@ class Moves(Experiment):
             self._scene.flowing()
         seen = self._scene.window(from_ns, until_ns)
         lost = sessions.resets(before, sessions.snapshot(CLIENT, vms))
-        return {"from": source, "to": destination, "t_m_ms": wire.t_m_ms(captured.switched()),
+        switched = captured.switched()
+        stream = switched["customer"].get(f"{self._scene.far.host4} > {CLIENT.host4}", {})
+        return {"from": source, "to": destination, "t_m_ms": stream.get("t_m_ms"),
+                "t_m_all_ms": wire.t_m_ms(switched),
                 "total_s": moved["total_s"], "mbytes": (moved.get("bytes") or 0) / 1e6,
                 "stood_still_ms": moved.get("paused_ms") or moved.get("downtime_ms"),
                 "resets": sessions.count(CLIENT, lost), **row_of(seen), **row_of(quiet, "quiet_")}
@@ -202,7 +211,8 @@ class LiveMigration(Moves):
 
 
 class Failures(Experiment):
-    """CVM, PVM or server killed; the CVM is protected all the time, at 100 ms."""
+    """CVM, PVM or server killed. The CVM is protected all the time, at 100 ms, and there are spares; red's PVM
+    isn't on the server that is killed: its customer is a bystander."""
 
     name, title = "failures", "Experiment 3: failures"
     variants = ("CVM killed", "PVM killed", "left server killed")
@@ -212,19 +222,26 @@ class Failures(Experiment):
         self._scene = None
 
     def _prepare(self, stack):
-        self._scene = stack.enter_context(scenes.Scene(on_testbed()))
+        bystander = scenes.BACKGROUND[0]
+        if moves.server_of(bystander.name) is LEFT:
+            measure.migrate(bystander, RIGHT.name)
+        spares = controller.query("site", "show", SITE.name)["spares"]
+        stack.callback(lambda: controller.cli("site", "set", SITE.name, "--spares", spares))
+        controller.cli("site", "set", SITE.name, "--spares", max(spares, SPARES))
         stack.callback(lambda: controller.cli("cvm", "unprotect", SITE.name))
         protect(INTERVALS_MS[0])
+        wait_spares()
+        self._scene = stack.enter_context(scenes.Scene(on_testbed()))
 
     @staticmethod
     def _failure(variant):
         """(what strikes, what mends) of it; on real servers the inventory says how a server dies."""
         if variant == "PVM killed":
             where = moves.server_of(CLIENT.name)
-            return lambda: kill(f"pvm-{CLIENT.name}", where), lambda: None
+            return lambda: kill("pvm", CLIENT.name, where), lambda: None
         if variant == "CVM killed":
             where, _ = protection.sides(SITE)
-            return lambda: kill(f"cvm-{SITE.name}", where), lambda: None
+            return lambda: kill("cvm", SITE.name, where), lambda: None
         if "power_off" in LEFT.given:
             return (lambda: host.run(None, LEFT.given["power_off"]),
                     lambda: host.run(None, LEFT.given["power_on"], limit_s=600))
@@ -238,6 +255,7 @@ class Failures(Experiment):
         """One failure, and all whole again."""
         if variant == "left server killed" and moves.server_of(CLIENT.name) is not LEFT:
             measure.migrate(CLIENT, LEFT.name)
+        wait_spares()
         before_state = protection.wait_state(SITE, "protected", PROTECTED_S)
         scenes.whole()
         self._scene.flowing()
@@ -245,7 +263,8 @@ class Failures(Experiment):
         at_server = {"pvm": moves.server_of(CLIENT.name).name, "cvm": before_state["server"]}
         quiet = self._scene.quiet(QUIET_S)
         strike, mend = self._failure(variant)
-        with scenes.FarRoutes(scenes.SOURCE, CLIENT.prefix4) as routes:
+        since = healing.newest_event()
+        with scenes.far_routes(scenes.SOURCE, CLIENT.prefix4) as withdrawn:
             at_ns = time.time_ns()
             strike()
             try:
@@ -258,26 +277,27 @@ class Failures(Experiment):
             until_ns = time.time_ns()
             scenes.whole(240)
             after = protection.wait_state(SITE, "protected", PROTECTED_S)
+            wait_spares()
             whole_s = (time.time_ns() - at_ns) / 1e9
             self._scene.flowing()
+            far_withdrawn = withdrawn()
         seen = self._scene.window(at_ns - 500_000_000, until_ns)
         resets = scenes.reset_sessions(before, at_mend)
         far = [name for name in resets if name.startswith(scenes.SOURCE.name)]
         core = [name for name in resets if name.startswith("core: ")]
         near = [name for name in resets if name.startswith(CLIENT.name)]
         return {"pvm_on": at_server["pvm"], "cvm_on": at_server["cvm"], "healed": int(healed),
-                "outage_ms": seen["video"]["gap_ms"], "whole_s": whole_s,
+                **told_of(since), "outage_ms": seen["video"]["gap_ms"], "whole_s": whole_s,
                 "failovers": after["failovers"] - before_state["failovers"],
                 "near_resets": len(near), "far_resets": len(far),
                 "core_resets": len(core), "other_resets": len(resets) - len(near) - len(far) - len(core),
-                "far_withdrawn": routes.withdrawn,
+                "far_withdrawn": far_withdrawn,
                 **row_of(seen), **row_of(quiet, "quiet_")}
 
     def _flows_again(self, at_ns):
         """Waits until the viewer has packets and a picture for a second without a break, and returns whether
         that happened without help."""
         def there():
-            self._scene.video.settled(at_ns)
             now = time.time_ns()
             if now - at_ns < 3_000_000_000:
                 return False
@@ -290,13 +310,32 @@ class Failures(Experiment):
         return True
 
 
-def kill(domain, where):
-    """kill -9 of a VM's QEMU; libvirt has written down its pid."""
+def wait_spares():
+    """Waits until the site's spares are ready, on more than one server."""
+    def there():
+        spares = healing.spares(SITE)
+        return {s["state"] for s in spares} == {"ready"} and len({s["server"] for s in spares}) > 1
+    wait_until(there, PROTECTED_S, f"spares of site {SITE.name} are ready on two servers", 0.3)
+
+
+def told_of(since):
+    """What the controller told of Client1's PVM since an event: did a spare take over, and after how many ms
+    it served again; nothing when it wasn't lost."""
+    stories = [healing.STORY.search(text) for text in healing.events_since(since, f"port/{CLIENT.name}")]
+    stories = [story for story in stories if story]
+    if not stories:
+        return {"spare": None, "serving_ms": None}
+    return {"spare": int(bool(stories[0]["spare"])), "serving_ms": float(stories[0]["serving"])}
+
+
+def kill(role, name, where):
+    """kill -9 of the QEMU of a port's PVM or a site's CVM. On real servers libvirt has written down its pid,
+    by the domain's name, which says nothing of the port when the VM was a spare."""
     if on_testbed():
-        role, _, name = domain.partition("-")
         os.kill(moves.qemu(name, where, role), signal.SIGKILL)
-    else:
-        host.run(where.ns, ["sh", "-c", f"kill -9 $(cat /run/libvirt/qemu/{domain}.pid)"])
+        return
+    domain = server.virsh(where, "domname", uuid_of(role, name)).strip()
+    host.run(where.ns, ["sh", "-c", f"kill -9 $(cat /run/libvirt/qemu/{domain}.pid)"])
 
 
 # ---- other people's gear --------------------------------------------------------------------

@@ -1,22 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The report's drawings, each as PNG and SVG."""
 
-import os
-
-# Where it may write its cache, also when there is no home.
-os.environ.setdefault("MPLCONFIGDIR", "/tmp/edgeplex-matplotlib")
-
-import matplotlib  # noqa: E402  pylint: disable=wrong-import-position
-
-matplotlib.use("Agg")
-from matplotlib import pyplot  # noqa: E402  pylint: disable=wrong-import-position
+from bed.plots import pyplot
 
 OURS, OLD, ARTICLE, QUIET = "#1b6ca8", "#d1802b", "#a33b3b", "#777777"
 
 
 def _save(figure, out, name):
-    for kind in ("png", "svg"):
-        figure.savefig(f"{out}/{name}.{kind}", dpi=110)
+    figure.savefig(f"{out}/{name}.png", dpi=110)
+    figure.savefig(f"{out}/{name}.svg", metadata={"Date": None})
     pyplot.close(figure)
 
 
@@ -49,14 +41,20 @@ def checkpoints(rows, article, out):
     _save(figure, out, "checkpoints")
 
 
-def moves(sides, panels, out):
-    """A panel for each figure [(name, title, what it is without a move or None)]; `sides`: {label: rows}."""
+def moves(sides, panels, article, out):
+    """A panel for each figure [(name, title, what it is without a move or None)]; `sides`: {label: rows};
+    `article`: {label: ("<" or ">", what the first panel's figure was there)}."""
     figure, grid = pyplot.subplots(2, (len(panels) + 1) // 2, figsize=(12, 7.5))
     for axes, (name, title, quiet) in zip(grid.flat, panels):
         for place, ((label, rows), color) in enumerate(zip(sides.items(), (OURS, OLD))):
             values = [r[name] for r in rows if r.get(name) is not None]
             if values:
                 _points(axes, place, values, color, floor=0.5)
+            if name == panels[0][0]:
+                sign, bound = article[label]
+                axes.plot([place + 0.3], [bound], "v" if sign == "<" else "^", color=ARTICLE)
+                axes.annotate(f"the article: {sign} {bound}", (place + 0.25, bound), fontsize=8, color=ARTICLE,
+                              ha="right", va="bottom")
             before = [r[quiet] for r in rows if quiet and r.get(quiet) is not None]
             if before:
                 axes.plot([place - 0.3, place + 0.3], [max(max(before), 0.5)] * 2, color=QUIET, linestyle=":")

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import time
 
 
 class Store:
@@ -21,7 +22,8 @@ class Store:
         if not self.resumed:
             shutil.rmtree(directory, ignore_errors=True)
             os.makedirs(self._raw)
-        self._state = old if self.resumed else {"run": run, "finished": False, "seconds": 0.0, "parts": 0}
+        self._state = old if self.resumed else {
+            "run": run, "date": time.strftime("%Y-%m-%d"), "finished": False, "seconds": 0.0, "parts": 0}
         self._state["parts"] += 1
         self._write()
 
@@ -48,7 +50,7 @@ class Store:
 
     @property
     def state(self):
-        """{"run", "finished", "seconds" (of all parts so far), "parts", and what note() added}"""
+        """{"run", "date" (when it began), "finished", "seconds" (of all parts so far), "parts", and what note() added}"""
         return self._state
 
     def note(self, **facts):

@@ -13,6 +13,7 @@ from bed import video
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "testbed", "evaluation"))
 
 import report  # noqa: E402  pylint: disable=wrong-import-position
+import steps  # noqa: E402  pylint: disable=wrong-import-position
 from store import Store  # noqa: E402  pylint: disable=wrong-import-position
 
 MS = 1_000_000
@@ -27,6 +28,14 @@ def packets(numbers, per_frame=4, first=65_534):
         found.add(number * 10 * MS, (first + number) % 65536, (4294967000 + 3600 * frame) % (1 << 32),
                   int(number % per_frame == per_frame - 1))
     return found
+
+
+def checkpoints(store, **more):
+    for interval in report.ARTICLE_MB_PER_S:
+        store.add("checkpoints", {"variant": f"{interval} ms", "number": 1, "seconds": 4.0, "mb_per_s": 0.35,
+                                  "kb_per_epoch": 35.8, "pages_per_epoch": 386.0, "pause_ms": 6.7,
+                                  "pause_max_ms": 8.5, "commit_ms": 12.1, "commit_max_ms": 16.9,
+                                  "memory_mib": 256.0, "updates": 800, **more})
 
 
 def test_nothing_lost():
@@ -94,10 +103,7 @@ def test_percentiles_are_by_nearest_rank():
 
 def test_the_report_says_what_is_missing_and_what_failed(tmp_path):
     store = Store(f"{tmp_path}/out", RUN)
-    for interval in report.ARTICLE_MB_PER_S:
-        store.add("checkpoints", {"variant": f"{interval} ms", "number": 1, "seconds": 4.0, "mb_per_s": 0.35,
-                                  "kb_per_epoch": 35.8, "pages_per_epoch": 386.0, "pause_ms": 6.7,
-                                  "commit_ms": 12.1, "memory_mib": 256.0, "updates": 800})
+    checkpoints(store)
     store.add("failed", {"experiment": "moves", "variant": "live migration", "number": 2, "error": "a|b"})
     report.write(store)
     with open(f"{tmp_path}/out/report.md", encoding="utf-8") as file:
@@ -108,3 +114,87 @@ def test_the_report_says_what_is_missing_and_what_failed(tmp_path):
     with open(f"{tmp_path}/out/checkpoints.csv", encoding="utf-8") as file:
         assert [row["mb_per_s"] for row in csv.DictReader(file)] == ["0.35"] * 4
     assert os.path.getsize(f"{tmp_path}/out/checkpoints.png") > 1000
+
+
+@pytest.fixture(name="full")
+def _full(tmp_path):
+    """A full run that was finished."""
+    store = Store(f"{tmp_path}/out", {**RUN, "quick": False})
+    checkpoints(store)
+    store.note(finished=True)
+    return store
+
+
+def test_a_finished_full_run_is_published_in_the_place_of_the_one_before(full, tmp_path):
+    to = tmp_path / "docs"
+    to.mkdir()
+    (to / "README.md").write_text("ours", encoding="utf-8")
+    (to / "failed.csv").write_text("of the one before", encoding="utf-8")
+    report.publish(full, to)
+    assert {path.name for path in to.iterdir()} == {
+        "README.md", "report.md", "checkpoints.csv", "checkpoints.png", "checkpoints.svg"}
+    assert "| 100 ms | 1 | 74.7 | 0.35" in (to / "report.md").read_text(encoding="utf-8")
+
+
+def test_what_is_no_full_run_or_tells_of_directories_is_not_published(full, tmp_path):
+    full.note(finished=False)
+    with pytest.raises(ValueError, match="isn't a full run"):
+        report.publish(full, tmp_path)
+    full.note(finished=True)
+    checkpoints(full, note=f"{report.TOP}/build")
+    with pytest.raises(ValueError, match="checkpoints.csv has"):
+        report.publish(full, tmp_path)
+    assert not (tmp_path / "report.md").exists()
+
+
+class Fake:
+    """An experiment whose steps fail so many times."""
+
+    name, title, variants = "moves", "A fake", ("one", "other")
+    fails = scenes = 0
+
+    def __init__(self, _quick):
+        pass
+
+    def __enter__(self):
+        type(self).scenes += 1
+        return self
+
+    def __exit__(self, *_exc):
+        pass
+
+    def run(self, variant):
+        """Fails while it is to."""
+        if self.fails:
+            type(self).fails -= 1
+            raise RuntimeError("on order")
+        return {"figure": variant}
+
+
+@pytest.mark.parametrize("fails, undone, scenes, tries", [
+    (0, 0, 1, [1, 1, 1, 1]),
+    (2, 0, 3, [3, 1, 1, 1]),     # tried again, each time in a scene that is set anew
+    (steps.TRIES, 1, 4, [1, 1, 1]),
+    (99, 4, 6, []),              # given up after two steps
+])
+def test_a_step_that_fails_is_tried_again_and_an_experiment_given_up(tmp_path, fails, undone, scenes, tries):
+    class Kind(Fake):
+        """One of our own."""
+    Kind.fails, said = fails, []
+    store = Store(f"{tmp_path}/out", RUN)
+    assert steps.measure(store, [Kind], {"moves": 2}, True, said.append) == undone
+    assert (Kind.scenes, [row["try"] for row in store.rows("moves")]) == (scenes, tries)
+    assert len(store.rows("failed")) == min(fails, 2 * steps.TRIES)
+    assert said[0].startswith("[0 of 4; 0:00, about") and "A fake: one, 1 of 2" in said[1]
+
+
+def test_an_interruption_isn_t_noted_as_a_failure(tmp_path, monkeypatch):
+    monkeypatch.setattr(steps, "INTERRUPTED", [True])
+
+    class Kind(Fake):
+        """What ends because of the signal may fail."""
+        fails = 1
+    store = Store(f"{tmp_path}/out", RUN)
+    with pytest.raises(KeyboardInterrupt):
+        steps.measure(store, [Kind], {"moves": 1}, True, lambda _text: None)
+    assert store.rows("failed") == []
