@@ -24,13 +24,19 @@ LABEL_TABLE = 11
 COOKIE = "0xc0de"
 
 
+def _via(nears):
+    """(number, site) of the provider edge router that the host seems to be behind: none of the customer edges'
+    own."""
+    return next((n, s) for n, s in enumerate(topo.SITES, 1) if s.name not in {near.site for near in nears})
+
+
 def _flows(nears):
-    """What the P router does besides, for the host and the customer edges `nears` of one site."""
-    site = nears[0].site
-    number = next(n for n, s in enumerate(topo.SITES, 1) if s.name == site)
-    other, via = next((n, s) for n, s in enumerate(topo.SITES, 1) if s.name != site)
+    """What the P router does besides, for the host and the customer edges `nears`."""
+    other, via = _via(nears)
+    numbers = {s.name: n for n, s in enumerate(topo.SITES, 1)}
     flows = [f"table=0,priority=40,in_port=link-{site},mpls,mpls_label={via.transport_label},"
-             f"mpls_bos=0 actions=dec_mpls_ttl,pop_mpls:0x8847,resubmit(,{LABEL_TABLE})"]
+             f"mpls_bos=0 actions=dec_mpls_ttl,pop_mpls:0x8847,resubmit(,{LABEL_TABLE})"
+             for site in sorted({near.site for near in nears})]
     flows += [f"table={LABEL_TABLE},priority=10,mpls,mpls_label={label},mpls_bos=1"
               f" actions=pop_mpls:{kind},set_field:{GATEWAY_MAC}->eth_src,"
               f"set_field:{MAC}->eth_dst,output:{LINK}"
@@ -39,7 +45,7 @@ def _flows(nears):
     flows.append(f"table={LABEL_TABLE},priority=0,mpls actions=set_field:{core.mac(other)}->eth_src,"
                  f"set_field:{other}->reg0,resubmit(,{core.PE_TABLE})")
     for near in nears:
-        label = controller.query("port", "show", near.name)["label"]
+        label, number = controller.query("port", "show", near.name)["label"], numbers[near.site]
         flows += [f"table=0,priority=30,in_port={LINK},{match}"
                   f" actions=push_mpls:0x8847,set_field:{label}->mpls_label,"
                   f"set_field:{core.mac(number)}->eth_src,set_field:{number}->reg0,"
@@ -65,11 +71,11 @@ def _plug_in():
 
 @contextmanager
 def attached(*nears):
-    """The host for the length of a block; the customer edges `nears` of one site have routes to it,
-    and it to them."""
+    """The host for the length of a block; the customer edges `nears` have routes to it, and it to them. There
+    must be a site where none of them is."""
     far = topo.CORE_HOST
     vpn_id = controller.query("customer", "show", far.customer)["vpn_id"]
-    via = next(site for site in topo.SITES if site.name != nears[0].site)
+    _, via = _via(nears)
     speaker = bgpload.Speaker("speaker-host", topo.SPEAKERS_NS, {
         "who": "core", "rate": 1, "local_asn": topo.PROVIDER_ASN, "router_id": SPEAKER,
         "rd": RD, "label": LABEL4, "rts": [f"{topo.PROVIDER_ASN}:{vpn_id}"],

@@ -26,7 +26,7 @@ from . import topology as topo
 DIR = f"{topo.RUN}/video"
 PORT = 47300
 FRAMES_PER_S, TICKS_PER_FRAME = 25, 90000 // 25
-SIZE, BITS_PER_S = "640x360", 800_000
+SIZE, BITS_PER_S = "480x270", 500_000
 CLIP_S = 10
 FRESH_NS = 1_000_000_000
 INTERVAL_MS = 1000 / FRAMES_PER_S
@@ -35,12 +35,12 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 VIEWER, STREAMER = f"{HERE}/viewer.py", f"{HERE}/streamer.py"
 
 
-def make_clip(path):
+def make_clip(path, size=SIZE, bits_per_s=BITS_PER_S):
     """A test picture with a moving part, H.264, a whole picture each second."""
     host.run(None, ["ffmpeg", "-hide_banner", "-nostdin", "-loglevel", "error", "-y", "-f", "lavfi", "-i",
-                    f"testsrc=size={SIZE}:rate={FRAMES_PER_S}", "-t", CLIP_S, "-c:v", "libx264",
-                    "-preset", "veryfast", "-tune", "zerolatency", "-b:v", BITS_PER_S,
-                    "-maxrate", BITS_PER_S, "-bufsize", BITS_PER_S // 2, "-g", FRAMES_PER_S,
+                    f"testsrc=size={size}:rate={FRAMES_PER_S}", "-t", CLIP_S, "-c:v", "libx264",
+                    "-preset", "veryfast", "-tune", "zerolatency", "-b:v", bits_per_s,
+                    "-maxrate", bits_per_s, "-bufsize", bits_per_s // 2, "-g", FRAMES_PER_S,
                     "-bf", 0, "-pix_fmt", "yuv420p", path])
 
 
@@ -129,11 +129,12 @@ def fresh(shown, times):
 
 
 class Video:
-    """A stream while a `with` block lasts. `name` tells its files from another's."""
+    """A stream while a `with` block lasts. `name` tells its files from another's; `picture` is (size, bits/s)."""
 
-    def __init__(self, source, viewer, name="video", port=PORT):
+    def __init__(self, source, viewer, name="video", port=PORT, picture=(SIZE, BITS_PER_S)):
         self.source, self.viewer, self.name, self.port = source, viewer, name, port
-        self._clip, self._path = f"{DIR}/clip.ts", f"{DIR}/{name}.txt"
+        self._picture = picture
+        self._clip, self._path = f"{DIR}/{name}.ts", f"{DIR}/{name}.txt"
         self._sender = self._receiver = None
         self._far_clip = None  # where it was copied to, when the source is elsewhere
         self._at = 0  # of the file: so much was read
@@ -144,7 +145,7 @@ class Video:
         os.makedirs(DIR, exist_ok=True)
         try:
             if not os.path.exists(self._clip):
-                make_clip(f"{self._clip}.new.ts")
+                make_clip(f"{self._clip}.new.ts", *self._picture)
                 os.replace(f"{self._clip}.new.ts", self._clip)
             clip = self._clip
             if host.files_at(self.source.ns):

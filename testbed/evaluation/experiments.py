@@ -154,7 +154,10 @@ class Moves(Experiment):
             self._scene.flowing()
         seen = self._scene.window(from_ns, until_ns)
         lost = sessions.resets(before, sessions.snapshot(CLIENT, vms))
-        return {"from": source, "to": destination, "t_m_ms": wire.t_m_ms(captured.switched()),
+        switched = captured.switched()
+        stream = switched["customer"].get(f"{self._scene.far.host4} > {CLIENT.host4}", {})
+        return {"from": source, "to": destination, "t_m_ms": stream.get("t_m_ms"),
+                "t_m_all_ms": wire.t_m_ms(switched),
                 "total_s": moved["total_s"], "mbytes": (moved.get("bytes") or 0) / 1e6,
                 "stood_still_ms": moved.get("paused_ms") or moved.get("downtime_ms"),
                 "resets": sessions.count(CLIENT, lost), **row_of(seen), **row_of(quiet, "quiet_")}

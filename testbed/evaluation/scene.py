@@ -1,7 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What goes on while something is done to site A, as in the article's figure: Client1, of green, watches a
-video from a server at B; a stream of 1,000 numbered packets/s takes the same way; red's traffic flows
-between A and C; and somebody at B watches a video from elsewhere. The last two are bystanders."""
+video from a server at B, and gets a stream of 1,000 numbered packets/s from a host in the core; red's traffic
+flows between A and C; and somebody at B watches a video from the host in the core. The last two are bystanders.
+
+On two cores that emulate seven VMs there is no room for more: with the stream from B, through a second PVM and
+two more switches, and bystanders of 100 packets/s (which cost a VM as much as a quarter of a core, an interrupt
+for each), both cores were busy to 100 %, and a move waited for a minute for its turn."""
 
 import select
 import time
@@ -12,9 +16,12 @@ from bed import topology as topo
 
 CLIENT, SOURCE = topo.ce("green-a"), topo.ce("green-b")
 BACKGROUND = topo.ce("red-a"), topo.ce("red-c")
-PROBES_PER_S, BACKGROUND_PER_S = 1000, 100
+PROBES_PER_S, BACKGROUND_PER_S = 1000, 25
 AFTER_NS = 2_000_000_000
 BYSTANDER_PORT = video.PORT + 10
+BYSTANDER_PICTURE = "320x180", 200_000
+VIDEOS = (f"{video.SIZE} at {video.FRAMES_PER_S} frames/s and {video.BITS_PER_S // 1000} kbit/s (the one for B: "
+          f"{BYSTANDER_PICTURE[0]}, {BYSTANDER_PICTURE[1] // 1000} kbit/s)")
 
 
 def pause(seconds):
@@ -23,23 +30,25 @@ def pause(seconds):
 
 
 class Scene:
-    """All that for the length of a `with` block. On real servers nobody is there to stream to B from the
-    core: the video for B is left out (`others` is None)."""
+    """All that for the length of a `with` block. On real servers there is no host in the core: the stream comes
+    from B, too, and the video for B is left out (`others` is None)."""
 
     def __init__(self, with_corehost=True):
         self._with_corehost = with_corehost
         self._stack = ExitStack()
         self.video = self.others = self.stream = self.background = None
+        self.far = SOURCE  # where the stream comes from
 
     def __enter__(self):
         with self._stack as stack:
             if self._with_corehost:
-                far = stack.enter_context(corehost.attached(SOURCE))
-                self.others = stack.enter_context(video.Video(far, SOURCE, "video-b", BYSTANDER_PORT))
+                self.far = stack.enter_context(corehost.attached(CLIENT, SOURCE))
+                self.others = stack.enter_context(video.Video(
+                    self.far, SOURCE, "video-b", BYSTANDER_PORT, BYSTANDER_PICTURE))
             self.video = stack.enter_context(video.Video(SOURCE, CLIENT))
-            back = f"{CLIENT.name}>{SOURCE.name} v4"
+            back = f"{CLIENT.name}>{self.far.name} v4"
             self.stream = stack.enter_context(probes.Probes(
-                CLIENT, SOURCE, PROBES_PER_S, (4,), 4 * 3600, {back: 10}))
+                CLIENT, self.far, PROBES_PER_S, (4,), 4 * 3600, {back: 10}))
             self.background = stack.enter_context(probes.Probes(
                 *BACKGROUND, BACKGROUND_PER_S, (4,), 4 * 3600))
             self.flowing()
@@ -62,12 +71,12 @@ class Scene:
         """What client and bystanders noticed in a window of time that is over."""
         self.video.settled(until_ns)
         stream = self.stream.window(from_ns, until_ns)
-        to_client = stream[f"{SOURCE.name}>{CLIENT.name} v4"]
+        to_client = stream[f"{self.far.name}>{CLIENT.name} v4"]
         red = probes.total(self.background.window(from_ns, until_ns))
         found = {"video": self.video.window(from_ns, until_ns),
                  "stream": {**{key: to_client[key] for key in ("expected", "lost", "duplicated", "reordered")},
                             "gap_ms": to_client["gap_ms"]["max"],
-                            "back_lost": stream[f"{CLIENT.name}>{SOURCE.name} v4"]["lost"]},
+                            "back_lost": stream[f"{CLIENT.name}>{self.far.name} v4"]["lost"]},
                  "background": {key: red[key] for key in ("expected", "lost", "gap_ms")}}
         if self.others:
             self.others.settled(until_ns)
