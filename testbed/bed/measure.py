@@ -60,22 +60,32 @@ def questions(edge):
 
 
 @contextmanager
-def far_site_away(edge):
-    """The route reflector has no session with the other site for the length of a block, or until what it
-    gives is called. Its VMs would have all of the churn, too, and under TCG that is half of a
-    processor; once it is back, the far customer edge has to get everything."""
-    site = next(s for s in topo.SITES if s.name == topo.far(edge).site)
+def sites_away(sites):
+    """The route reflector has no session with these sites for the length of a block. Their VMs would have all of a
+    churn, too, and under TCG that is half of a processor each."""
     where = ("configure terminal", f"router bgp {topo.PROVIDER_ASN}")
-    core.vtysh(*where, f"neighbor {site.pe_address} shutdown")
-
-    def back():
-        core.vtysh(*where, f"no neighbor {site.pe_address} shutdown")
-        checks.wait_established([topo.far(edge)])
-
+    core.vtysh(*where, *(f"neighbor {site.pe_address} shutdown" for site in sites))
     try:
-        yield back
+        yield
     finally:
-        back()
+        core.vtysh(*where, *(f"no neighbor {site.pe_address} shutdown" for site in sites))
+
+
+@contextmanager
+def far_site_away(edge):
+    """The other site is away for the length of a block, or until what it gives is called; once it is back, the far
+    customer edge has to get everything."""
+    with ExitStack() as stack:
+        stack.enter_context(sites_away([s for s in topo.SITES if s.name == topo.far(edge).site]))
+
+        def back():
+            stack.close()
+            checks.wait_established([topo.far(edge)])
+
+        try:
+            yield back
+        finally:
+            back()
 
 
 class Rig:

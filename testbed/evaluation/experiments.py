@@ -86,6 +86,7 @@ class Checkpoints(Experiment):
     def _prepare(self, stack):
         stack.callback(lambda: controller.cli("cvm", "unprotect", SITE.name))
         protect(INTERVALS_MS[-1])
+        stack.enter_context(measure.sites_away([site for site in topo.SITES if site is not SITE]))
         # Half of the updates from each side.
         self._load = stack.enter_context(bgpload.Load(CLIENT, UPDATES_PER_S / 2))
         self._load.run()

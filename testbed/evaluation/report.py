@@ -183,7 +183,8 @@ def _checkpoints(rows, out):
     memory = percentile([r["memory_mib"] for r in rows], 1)
     return ["## Experiment 1: checkpointing the CVM (the article's Table 1)", "",
             "Site A's CVM is protected while BGP updates flow through it, half of them from the customer, half "
-            f"from the core. Its memory: {memory:.0f} MiB. Each row is a window at that interval; pause and commit "
+            "from the core; the other sites' CVMs have no session meanwhile, so that the two cores emulate theirs for "
+            f"site A alone. Its memory: {memory:.0f} MiB. Each row is a window at that interval; pause and commit "
             "are the means of such a window, in ms (pause: the CVM stands still; commit: from the stop until the "
             "standby has acknowledged); of one: the longest of all that were measured.", "",
             table(["interval", "n", "article, MB/s", "ours, MB/s: median", "p95", "max", "kB per epoch", "pages",
