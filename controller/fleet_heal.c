@@ -231,6 +231,44 @@ static bool fence(struct fleet *fleet, int64_t site_id, const char *object)
 	return go_on;
 }
 
+static unsigned at_once(struct fleet_server *server)
+{
+	struct hv_server_info info;
+	pthread_mutex_lock(&server->fleet->lock);
+	unsigned n = server->at_once;
+	pthread_mutex_unlock(&server->fleet->lock);
+	if (n != 0)
+		return n;
+	if (hv_server_info(server->hv, &info, NULL) != 0)
+		return heal_at_once(0, true);
+	n = heal_at_once(info.cpus, info.accel != HV_ACCEL_KVM);
+	pthread_mutex_lock(&server->fleet->lock);
+	server->at_once = n;
+	pthread_mutex_unlock(&server->fleet->lock);
+	return n;
+}
+
+/* Waits for the turn of a spare, whose predecessor is fenced already. */
+static void await_turn(struct fleet_vm *spare)
+{
+	struct fleet *fleet = spare->fleet;
+	const unsigned limit = at_once(spare->server);
+	const int64_t until = fleet_now_ms() + HEAL_TURNS_MS;
+	bool mine = false, go_on = true;
+	while (!mine && go_on) {
+		const int64_t now = fleet_now_ms();
+		unsigned others = 0;
+		pthread_mutex_lock(&fleet->lock);
+		for (const struct fleet_vm *vm = fleet->vms; vm != NULL; vm = vm->next)
+			others += vm->server == spare->server && vm->heart.turn_until_ms > now;
+		mine = others < limit || now >= until;
+		if (mine)
+			spare->heart.turn_until_ms = now + HEAL_TURN_MS;
+		pthread_mutex_unlock(&fleet->lock);
+		go_on = mine || fleet_pause(fleet, HEAL_TURN_LOOK_MS);
+	}
+}
+
 /* A spare stands in for the VM. False: there is none, or it may not. */
 static bool take_over(struct fleet_vm *vm, enum heal_cause cause, const struct target *target)
 {
@@ -265,6 +303,7 @@ static bool take_over(struct fleet_vm *vm, enum heal_cause cause, const struct t
 	bool configured = false;
 	if (fence(fleet, port.site_id, object)) {
 		story.fenced_us = now_us();
+		await_turn(spare);
 		configured = fleet_target_load(fleet, object, &as_it_is) == 0 &&
 			     fleet_configure_locked(fleet, spare, &as_it_is, NULL, &err) == 0;
 		story.configured_us = now_us();
@@ -274,6 +313,7 @@ static bool take_over(struct fleet_vm *vm, enum heal_cause cause, const struct t
 	}
 	pthread_mutex_lock(&fleet->lock);
 	spare->heart.story = story;
+	spare->heart.turn_until_ms = fleet_now_ms() + HEAL_TURN_SERVES_MS;
 	spare->taking_over = false;
 	fleet_heart_wake(spare);
 	fleet_pool_kick(fleet);
@@ -402,6 +442,7 @@ static void tell_story(struct fleet_vm *vm, bool serves)
 	pthread_mutex_lock(&fleet->lock);
 	struct take_over story = vm->heart.story;
 	vm->heart.story.cause = HEAL_CAUSE_NONE;
+	vm->heart.turn_until_ms = 0;
 	int64_t begun = story.sick_us != 0 ? story.sick_us : story.noticed_us, now = now_us();
 	if (serves) {
 		struct heal_count *count = &fleet->heals[story.cause][story.warm];

@@ -80,6 +80,7 @@ struct fleet_server {
 	enum heal_server health;   /* under fleet->lock */
 	int64_t sick_ms;           /* monotonic: since when it isn't well */
 	int64_t guest_heard_ms;    /* monotonic: when one of its guests last answered */
+	unsigned at_once;          /* heal_at_once() of it; 0: not known yet. Under fleet->lock */
 };
 
 /* What is known of a VM's life, under fleet->lock; fleet_heal.c's. */
@@ -95,6 +96,7 @@ struct heart {
 	int64_t hung_up_ms, sick_us; /* monotonic: since when anything is wrong; 0: nothing */
 	int64_t fwd_stuck_ms, daemon_stuck_ms; /* monotonic; 0: not */
 	int64_t retry_ms;                      /* no attempt before */
+	int64_t turn_until_ms;                 /* monotonic: it takes over now (heal.h) */
 	/* What the switch had heard of it when it fell silent. Of its thread alone. */
 	bool counting, counted, forwards;
 	uint64_t count;

@@ -53,6 +53,16 @@
  */
 #define HEAL_LOOK_MS 200
 #define HEAL_SERVING_MS 120000
+/*
+ * Spares take over in turns, so many at a time on each server (heal_at_once()): what a VM does for
+ * the first time takes a whole processor, and when eight do it on two, all of them come late. A
+ * turn ends when the VM serves, or so long after it began, or was configured; and nobody waits
+ * longer than that.
+ */
+#define HEAL_TURN_MS 3000
+#define HEAL_TURN_SERVES_MS 1500
+#define HEAL_TURNS_MS 15000
+#define HEAL_TURN_LOOK_MS 10
 
 /* ---- servers ------------------------------------------------------------------------------ */
 

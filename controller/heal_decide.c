@@ -135,6 +135,13 @@ enum heal_action heal_decide_vm(const struct heal_vm_facts *facts, enum heal_cau
 	return action;
 }
 
+unsigned heal_at_once(unsigned processors, bool emulated)
+{
+	/* An emulated processor has the emulator's threads to wait for, too. */
+	unsigned n = emulated ? processors / 2 : processors;
+	return n > 0 ? n : 1;
+}
+
 /* ---- pools of spares ---------------------------------------------------------------------- */
 
 bool heal_pool_rests(const struct heal_pool_facts *facts)

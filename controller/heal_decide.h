@@ -89,6 +89,9 @@ enum heal_action {
 
 enum heal_action heal_decide_vm(const struct heal_vm_facts *facts, enum heal_cause *cause);
 
+/* How many spares take over at a time on a server of so many processors (0: not known). */
+unsigned heal_at_once(unsigned processors, bool emulated);
+
 /* ---- pools of spares ---------------------------------------------------------------------- */
 
 struct heal_pool_facts {

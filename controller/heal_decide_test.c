@@ -294,6 +294,16 @@ static void test_a_pool_while_spares_take_over(void **state)
 	assert_int_equal(heal_pool_begin(&facts), HEAL_POOL_BOOTING);
 }
 
+static void test_how_many_take_over_at_a_time(void **state)
+{
+	(void)state;
+	assert_int_equal(heal_at_once(0, false), 1);
+	assert_int_equal(heal_at_once(1, true), 1);
+	assert_int_equal(heal_at_once(2, true), 1);
+	assert_int_equal(heal_at_once(2, false), 2);
+	assert_int_equal(heal_at_once(64, false), 64);
+}
+
 static void test_every_cause_has_a_name(void **state)
 {
 	(void)state;
@@ -320,6 +330,7 @@ int main(void)
 		cmocka_unit_test(test_a_server_that_is_lost),
 		cmocka_unit_test(test_a_pool_with_too_few),
 		cmocka_unit_test(test_a_pool_while_spares_take_over),
+		cmocka_unit_test(test_how_many_take_over_at_a_time),
 		cmocka_unit_test(test_every_cause_has_a_name),
 	};
 	return cmocka_run_group_tests_name("heal_decide", tests, NULL, NULL);

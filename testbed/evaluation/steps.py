@@ -11,8 +11,8 @@ import traceback
 from collections import deque
 
 # Of each step, until some have been timed, and of setting an experiment's scene: seconds.
-GUESS_S = {"checkpoints": 9, "moves": 18, "live": 18, "failures": 35, "gear": 12}
-SCENE_S = 25
+GUESS_S = {"checkpoints": 10, "moves": 20, "live": 28, "failures": 45, "gear": 5}
+SCENE_S = 30
 TRIES = 3   # of a step
 UNDONE = 2  # so many steps of an experiment that can't be done, and its others aren't tried
 FAILURES = (RuntimeError, TimeoutError, OSError, subprocess.SubprocessError, LookupError, TypeError, ValueError)
