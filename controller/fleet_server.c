@@ -421,6 +421,7 @@ void fleet_server_keep(
 	struct fleet *fleet, struct fleet_server *opened, const struct server *server)
 {
 	opened->id = server->id;
+	opened->site_id = server->site_id;
 	opened->has_keeper = pthread_create(&opened->keeper, NULL, keeper_main, opened) == 0;
 	if (!opened->has_keeper)
 		log_error("no thread could be started to look after a server, restart edgeplexd "

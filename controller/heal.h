@@ -59,9 +59,9 @@
  * turn ends when the VM serves, or so long after it began, or was configured; and nobody waits
  * longer than that.
  */
-#define HEAL_TURN_MS 3000
-#define HEAL_TURN_SERVES_MS 1500
-#define HEAL_TURNS_MS 15000
+#define HEAL_TURN_MS 10000
+#define HEAL_TURN_SERVES_MS 3000
+#define HEAL_TURNS_MS 30000
 #define HEAL_TURN_LOOK_MS 10
 
 /* ---- servers ------------------------------------------------------------------------------ */
