@@ -294,7 +294,8 @@ static void keep_pool(struct fleet *fleet, const struct site *site, struct pool 
 	struct heal_pool_facts facts = {.wanted = site->spares};
 	if (look(fleet, site, &known, &n) != 0)
 		return;
-	/* Afterwards: of a server whose death was seen above, the VMs are seen to be replaced here. */
+	/* Afterwards: of a server whose death was seen above, the VMs are seen to be replaced here.
+	 */
 	look_for_replacing(fleet, site, pool, &facts);
 	for (size_t i = 0; i < n && heal_pool_rests(&facts); i++) {
 		/* After a start of edgeplexd those that are there have still to be heard. */
