@@ -6,7 +6,6 @@
 #include <unistd.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/resource.h>
 #include <rte_cycles.h>
 #include <rte_ethdev.h>
 #include <rte_interrupts.h>
@@ -21,11 +20,6 @@
 #define SPIN_US 10u   /* of empty polls before going to sleep: what waking up costs, about */
 #define TAP_EVERY 16u /* under load, TAPs are read every so many rounds */
 #define NAP_MS 5      /* for devices that can't wake us */
-/*
- * Before routing's work, which comes in long pieces. Not real-time: a flood of packets leaves a
- * tenth of the processor to routing, enough for its sessions to live.
- */
-#define NICE (-10)
 
 struct worker {
 	struct forwarder *fwd;
@@ -264,8 +258,6 @@ static void *run(void *arg)
 	uint64_t idle_since = 0; /* by the time stamp counter; 0: it isn't idle */
 	unsigned round = 0;
 
-	if (setpriority(PRIO_PROCESS, 0, NICE) < 0)
-		log_warn("the fast path has no priority: %s", strerror(errno));
 	/* Gives this thread a cache of packet buffers. */
 	if (rte_thread_register() != 0)
 		log_warn("the fast path runs without a cache of packet buffers");

@@ -153,6 +153,7 @@ def test_idle_pvm_costs_little():
     def calm():
         costs = checks.idle_cost([e.name for e in topo.CES], 5)
         assert all(rss <= 256 for _cpu, _pss, rss in costs.values())
-        return all(cpu <= 2 for cpu, _pss, _rss in costs.values())
+        # One that polls takes a whole core. How little it is depends on the machine: `make demo` prints it.
+        return all(cpu <= 5 for cpu, _pss, _rss in costs.values())
 
-    wait_until(calm, 60, "each PVM, left alone, takes at most 2 % of a core and 256 MiB")
+    wait_until(calm, 60, "each PVM, left alone, sleeps, and takes at most 256 MiB")
